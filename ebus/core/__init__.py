@@ -1,0 +1,1 @@
+"""What an event store is. Imports the standard library and msgspec only."""

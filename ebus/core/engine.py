@@ -1,0 +1,125 @@
+"""The engine: what opens, lists and drops tenants, and the registry of engines by name.
+
+An engine registers in the entry-point group `ebus.engines`. The entry point names a callable
+of the type `EngineFactory`; the part of the address before the first colon chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import TracebackType
+from typing import Literal, Protocol, Self, runtime_checkable
+
+from ebus.core.errors import EngineNotInstalled, UnknownEngine
+from ebus.core.limits import Limits
+from ebus.core.store import TenantStore
+from ebus.core.tenant import TenantName
+
+ENTRY_POINT_GROUP = "ebus.engines"
+
+Durability = Literal["full", "normal"]
+"""What an acknowledged event survives: `full` a power cut, `normal` the death of the process."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Where tenants live. Safe to call from several threads.
+
+    An engine may inherit what has a body here.
+    """
+
+    def open(self, name: str, *, durability: Durability | None = None) -> TenantStore:
+        """The tenant's store, made empty if there is none yet.
+
+        A tenant that is open already gives the same store. `durability` overrides the
+        engine's own for this tenant. Raises `InvalidTenantName`, `StoreRefused`,
+        `StoreUnavailable`, and `StoreClosed` when the engine is closed.
+        """
+        ...
+
+    def tenants(self) -> Sequence[TenantName]:
+        """The names of all tenants that exist, in the order of their code points."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Close the tenant and delete everything of it. Dropping one that is not is fine.
+
+        A tenant opened under the same name afterwards is new: its positions start at 1.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close every open store. Twice is fine."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@runtime_checkable
+class SupportsHealth(Protocol):
+    """The power to say whether an engine can be used, without opening a tenant."""
+
+    def check_health(self) -> None:
+        """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
+        ...
+
+
+@runtime_checkable
+class SupportsInspect(Protocol):
+    """The power to look at stored tenants before any is opened."""
+
+    def inspect(self, name: str) -> None:
+        """Raise `StoreRefused` when the tenant is stored but could not be opened.
+
+        Cheap, and changes nothing. A tenant that does not exist yet is fine.
+        """
+        ...
+
+
+class EngineFactory(Protocol):
+    """Makes an engine from the part of its address that follows the first colon."""
+
+    def __call__(self, location: str, *, durability: Durability, limits: Limits) -> Engine: ...
+
+
+def engine_names() -> list[str]:
+    """The names of all registered engines, sorted."""
+    return sorted(entry_points(group=ENTRY_POINT_GROUP).names)
+
+
+def open_engine(
+    address: str, *, durability: Durability = "full", limits: Limits | None = None
+) -> Engine:
+    """Open an engine by its address: `sqlite:DIRECTORY` or `memory:`.
+
+    Raises `UnknownEngine` with the names of the known ones, `EngineNotInstalled` when a
+    known one lacks its driver, and `StoreUnavailable` when its place cannot be used.
+    """
+    name, _, location = address.partition(":")
+    factory = _load_factory(name)
+    return factory(location, durability=durability, limits=limits or Limits())
+
+
+def _load_factory(name: str) -> EngineFactory:
+    found: list[EntryPoint] = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
+    if not found:
+        raise UnknownEngine(f"unknown engine {name!r}; known are {', '.join(engine_names())}")
+    try:
+        factory: EngineFactory = found[0].load()
+    except ImportError as error:
+        extras = found[0].extras
+        package = f"'ebus[{','.join(extras)}]'" if extras else f"'{error.name}'"
+        raise EngineNotInstalled(
+            f"the engine {name!r} needs {error.name}, which is not installed: pip install {package}"
+        ) from error
+    return factory

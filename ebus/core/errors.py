@@ -1,0 +1,139 @@
+"""Every error that ebus raises on purpose.
+
+    EbusError
+    ├── InvalidInput              what was asked is malformed; asking again will not help
+    │   ├── InvalidTenantName
+    │   ├── InvalidEvent          knows the event's index and the field
+    │   │   └── EventTooLarge     well formed, but over its size limit
+    │   ├── InvalidBatch          no events, or more than one append may hold
+    │   ├── InvalidRange          a start, stop or limit that is none
+    │   └── InvalidCheckpoint     a checkpoint's name or position that is none
+    ├── EngineError               the engine itself cannot be had
+    │   ├── UnknownEngine
+    │   └── EngineNotInstalled
+    ├── StoreError                this tenant's store cannot do it now
+    │   ├── StoreBusy             another process holds the database beyond the time limit
+    │   ├── StoreClosed           closed, or closing
+    │   ├── StoreFull             the disk or a quota is used up
+    │   ├── StoreOverloaded       more is waiting for this tenant than its queue may hold
+    │   └── StoreUnavailable      the disk or the cluster failed
+    └── StoreRefused              the stored data is not to be touched
+        ├── StoreDamaged
+        ├── StoreForeign          the file is somebody else's
+        └── StoreNewer            a newer ebus wrote it
+
+`InvalidInput` carries a message made for the caller. The messages of
+`StoreError` and `StoreRefused` are for the operator: they may name files, so no server
+passes them on to its clients.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EbusError(Exception):
+    """The root of the tree. `code` is a stable word that a program can branch on."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidInput(EbusError, ValueError):
+    """What was asked is malformed."""
+
+    code = "invalid_input"
+
+
+class InvalidTenantName(InvalidInput):
+    code = "invalid_tenant_name"
+
+
+class InvalidBatch(InvalidInput):
+    code = "invalid_batch"
+
+
+class InvalidRange(InvalidInput):
+    code = "invalid_range"
+
+
+class InvalidCheckpoint(InvalidInput):
+    code = "invalid_checkpoint"
+
+
+class InvalidEvent(InvalidInput):
+    """One event of an append is not an event.
+
+    `problem` says what is wrong, `index` which event of the append it is (from 0) and
+    `field` which of its fields, when one field is to blame.
+    """
+
+    code = "invalid_event"
+
+    def __init__(self, problem: str, *, index: int = 0, field: str | None = None) -> None:
+        self.problem = problem
+        self.index = index
+        self.field = field
+        place = f"events[{index}]" + (f".{field}" if field else "")
+        super().__init__(f"{place}: {problem}")
+
+
+class EventTooLarge(InvalidEvent):
+    """One event is over its size limit. Nothing is wrong with its form."""
+
+    code = "event_too_large"
+
+
+class EngineError(EbusError):
+    code = "engine_error"
+
+
+class UnknownEngine(EngineError, LookupError):
+    code = "unknown_engine"
+
+
+class EngineNotInstalled(EngineError, ImportError):
+    code = "engine_not_installed"
+
+
+class StoreError(EbusError):
+    """The store cannot do it now. The same call may succeed later."""
+
+    code = "store_error"
+
+
+class StoreBusy(StoreError):
+    code = "store_busy"
+
+
+class StoreClosed(StoreError):
+    code = "store_closed"
+
+
+class StoreFull(StoreError):
+    code = "store_full"
+
+
+class StoreOverloaded(StoreError):
+    code = "store_overloaded"
+
+
+class StoreUnavailable(StoreError):
+    code = "store_unavailable"
+
+
+class StoreRefused(EbusError):
+    """The stored data is not to be touched; a person has to look."""
+
+    code = "store_refused"
+
+
+class StoreDamaged(StoreRefused):
+    code = "store_damaged"
+
+
+class StoreForeign(StoreRefused):
+    code = "store_foreign"
+
+
+class StoreNewer(StoreRefused):
+    code = "store_newer"

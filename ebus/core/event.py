@@ -1,0 +1,201 @@
+"""What an event is, before and after it has a position, and what makes one valid."""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import msgspec
+from msgspec import Raw
+
+from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent
+from ebus.core.limits import Limits
+
+
+def utc_now() -> str:
+    """The server's clock as an RFC 3339 time stamp in UTC with nine decimals."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event that is to be appended.
+
+    `type` is 1 to 255 characters without control characters. `data` is one JSON document in
+    UTF-8, kept byte for byte. `timestamp` is RFC 3339 with an offset and at most nine
+    decimals, kept as it is written; left out, it is the clock of this machine.
+
+    Making one checks nothing: a store checks what it is given when it is appended.
+    """
+
+    type: str
+    data: Raw
+    timestamp: str = msgspec.field(default_factory=utc_now)
+
+    @classmethod
+    def of(cls, type: str, value: Any, timestamp: str | datetime | None = None) -> Self:
+        """An event whose data is `value` as JSON: anything that msgspec can encode.
+
+        `timestamp` may be text or an aware datetime. Raises `InvalidEvent` for a value that
+        cannot be JSON.
+        """
+        try:
+            data = Raw(msgspec.json.encode(value))
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise InvalidEvent(f"cannot be written as JSON: {error}", field="data") from None
+        if isinstance(timestamp, datetime):
+            timestamp = timestamp.isoformat()
+        return cls(type, data) if timestamp is None else cls(type, data, timestamp)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event that is stored: `position` counts from 1 within its tenant."""
+
+    position: int
+    type: str
+    data: Raw
+    timestamp: str
+
+    def value(self) -> Any:
+        """The data as Python objects. Numbers become int or float; `data` has every digit."""
+        return msgspec.json.decode(self.data)
+
+
+_decode_event = msgspec.json.Decoder(Event).decode
+
+
+def encode_event(event: NewEvent, position: int) -> bytes:
+    """The event as the JSON object that goes over the wire. The event must have been checked."""
+    return b'{"position":%d,"type":%b,"data":%b,"timestamp":"%b"}' % (
+        position,
+        msgspec.json.encode(event.type),
+        event.data,
+        event.timestamp.encode("ascii"),
+    )
+
+
+def decode_event(wire: bytes) -> Event:
+    """The reverse of `encode_event`."""
+    return _decode_event(wire)
+
+
+def event_bytes(event: NewEvent) -> int:
+    """The size that `Limits.max_event_bytes` bounds, cheaply: type and time stamp in characters."""
+    return len(memoryview(event.data)) + len(event.type) + len(event.timestamp)
+
+
+def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
+    """Raise for the first reason why these events cannot be one append.
+
+    Every store calls this before it stores anything. Raises `InvalidBatch` for no events or
+    too many, `InvalidEvent` for one that is none, `EventTooLarge` for one that is too large.
+    """
+    if not events:
+        raise InvalidBatch("a batch holds at least one event")
+    if len(events) > limits.max_batch_events:
+        raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
+    seen_types: set[str] = set()
+    for index, event in enumerate(events):
+        if not isinstance(event, NewEvent):
+            raise InvalidEvent("is not a NewEvent", index=index)
+        if event.type not in seen_types:
+            _check_type(event.type, limits, index)
+            seen_types.add(event.type)
+        _check_timestamp(event.timestamp, index)
+        _check_data(event, limits, index)
+
+
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _check_type(type: str, limits: Limits, index: int) -> None:
+    if not isinstance(type, str):
+        raise InvalidEvent("must be text", index=index, field="type")
+    if not type:
+        raise InvalidEvent("must not be empty", index=index, field="type")
+    if len(type) > limits.max_type_chars:
+        problem = f"has {len(type)} characters, at most {limits.max_type_chars} are allowed"
+        raise InvalidEvent(problem, index=index, field="type")
+    if _CONTROL_CHARACTER.search(type):
+        raise InvalidEvent("must not hold control characters", index=index, field="type")
+    try:
+        type.encode()
+    except UnicodeEncodeError:
+        raise InvalidEvent("must not hold lone surrogates", index=index, field="type") from None
+
+
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+    r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def _check_timestamp(timestamp: str, index: int) -> None:
+    match = _TIMESTAMP.fullmatch(timestamp) if isinstance(timestamp, str) else None
+    if match is not None:
+        year, month, day = match.groups()
+        if day <= "28" or int(day) <= _days_in(int(year), int(month)):
+            return
+    raise InvalidEvent(
+        "must be an RFC 3339 time that exists, with an offset and at most nine decimals, "
+        "such as 2024-01-01T00:00:00Z",
+        index=index,
+        field="timestamp",
+    )
+
+
+_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _days_in(year: int, month: int) -> int:
+    return 29 if month == 2 and calendar.isleap(year) else _DAYS[month - 1]
+
+
+_parse_json = msgspec.json.Decoder(Raw).decode
+
+
+def _check_data(event: NewEvent, limits: Limits, index: int) -> None:
+    size = event_bytes(event)
+    if size > limits.max_event_bytes:
+        raise EventTooLarge(
+            f"has {size} bytes, at most {limits.max_event_bytes} are allowed", index=index
+        )
+    data = bytes(event.data)
+    # Only data with more than so many bytes can nest too deeply; the parser would recurse.
+    if len(data) > limits.max_json_depth and nests_deeper(data, limits.max_json_depth):
+        problem = f"nests deeper than {limits.max_json_depth} levels"
+        raise InvalidEvent(problem, index=index, field="data")
+    try:
+        if not data.isascii():
+            data.decode()
+        _parse_json(data)
+    except UnicodeDecodeError:
+        raise InvalidEvent("must be valid UTF-8", index=index, field="data") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        problem = f"must be one JSON document: {error}"
+        raise InvalidEvent(problem, index=index, field="data") from None
+
+
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def nests_deeper(json: bytes, depth: int) -> bool:
+    """Whether arrays and objects nest deeper than `depth`, without recursion."""
+    if json.count(b"[") + json.count(b"{") <= depth:
+        return False
+    level = 0
+    for character in _JSON_STRING.sub(b"", json):
+        if character in b"[{":
+            level += 1
+            if level > depth:
+                return True
+        elif character in b"]}":
+            level -= 1
+    return False

@@ -1,0 +1,61 @@
+"""Every bound, with its unit in its name."""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_POSITION = 2**63 - 1
+"""The largest position or checkpoint: what a signed 64-bit integer holds."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one engine or server. Every one can be set; all must be at least 1."""
+
+    max_event_bytes: int = 1 * MIB
+    """Size of one event: its type, data and time stamp together, in UTF-8."""
+
+    max_batch_events: int = 1_000
+    """Events in one append."""
+
+    max_body_bytes: int = 16 * MIB
+    """Size of one request body."""
+
+    max_read_events: int = 10_000
+    """Events in one page of a read."""
+
+    max_page_bytes: int = 4 * MIB
+    """Bytes after which a page is cut, so that pages of large events stay small in memory."""
+
+    max_type_chars: int = 255
+    max_tenant_name_chars: int = 100
+    max_subscription_id_chars: int = 255
+
+    max_json_depth: int = 512
+    """How deeply arrays and objects may nest within an event's data."""
+
+    max_group_events: int = 4_096
+    """Events of waiting appends that share one commit."""
+
+    max_queue_appends: int = 2_048
+    """Appends of one tenant that wait for a commit; one more is refused."""
+
+    max_queue_bytes: int = 64 * MIB
+    """Bytes of the events that wait for a commit of one tenant."""
+
+    max_tenant_reads: int = 4
+    """Reads of one tenant that run at once; further ones wait their turn."""
+
+    max_block_events: int = 128
+    """Events that the SQLite engine stores in one block."""
+
+    max_block_bytes: int = 64 * KIB
+    """Bytes after which the SQLite engine starts the next block."""
+
+    max_eager_tenants: int = 100
+    """Up to this many configured tenants are opened at start; with more, each at first use."""
+
+    busy_timeout_ms: int = 5_000
+    """How long the SQLite engine waits for another process that holds a database."""

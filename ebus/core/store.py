@@ -1,0 +1,222 @@
+"""One tenant's log: the protocol that every engine's store fulfils, and what it passes around.
+
+A store is one tenant. Nothing in its methods says which, so nothing can name the wrong one.
+Positions are 1, 2, 3, … in commit order; a reader that has seen position n has been able to
+see every position below n. Stores are synchronous and may be called from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+import msgspec
+
+from ebus.core.errors import EbusError, InvalidCheckpoint, InvalidRange
+from ebus.core.event import Event, NewEvent
+from ebus.core.limits import MAX_POSITION, Limits
+
+
+class Append(msgspec.Struct, frozen=True):
+    """Events that are stored together or not at all."""
+
+    events: Sequence[NewEvent]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Where an append's events are: `first_position` to `last_position`, both inclusive."""
+
+    first_position: int
+    last_position: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Events in the order of their positions.
+
+    `next` is the position to go on from when a bound cut the page short and there was more
+    to read; None when the range was read to its end.
+    """
+
+    events: list[Event]
+    next: int | None
+
+
+class WirePage(msgspec.Struct, frozen=True):
+    """A page as bytes: `chunks` are JSON objects with commas between them.
+
+    Joining the chunks with commas and putting brackets around them gives a JSON array of
+    `count` events, of which the first is at `first_position` (0 when there is none).
+    """
+
+    chunks: list[bytes]
+    count: int
+    first_position: int
+    next: int | None
+
+
+@runtime_checkable
+class TenantStore(Protocol):
+    """One tenant's log and checkpoints. An engine's store may inherit what has a body here.
+
+    Raises, beside what a method names: `StoreClosed` after `close`, `StoreBusy`, `StoreFull`
+    and `StoreUnavailable` when the medium cannot do it now, `StoreDamaged` when what is
+    stored cannot be read.
+    """
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds that this store was opened with."""
+        ...
+
+    def append(self, events: Sequence[NewEvent]) -> Appended:
+        """Store the events together, at contiguous positions, or raise and store none.
+
+        When it returns, they survive `kill -9`, and a power cut too where the engine's
+        durability is `full`. Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`.
+        """
+        [result] = self.commit([Append(events)])
+        if isinstance(result, EbusError):
+            raise result
+        return result
+
+    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+        """Store many independent appends in one durable commit, in the order given.
+
+        The answer has one entry for each append. One that is refused leaves no trace, takes
+        no position, and harms no neighbour. An error of the medium is raised, and then none
+        of them is stored.
+        """
+        ...
+
+    def read(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> Page:
+        """Events with `start` ≤ position ≤ `stop`, or to the end when `stop` is None.
+
+        `start` 0 means the same as 1; a `stop` below `start` reads nothing. The page ends
+        after `limit` events (1 to `limits.max_read_events`, which is the default) or after
+        the event with which it passes `max_bytes` of JSON (default `limits.max_page_bytes`).
+        Raises `InvalidRange`.
+        """
+        ...
+
+    def head(self) -> int:
+        """The last position that was given out, 0 when there is none. It never goes down."""
+        ...
+
+    def count(self) -> int:
+        """How many events are stored: the head, less what was trimmed or never taken over."""
+        ...
+
+    def checkpoint(self, name: str) -> int | None:
+        """The position saved under this name; None when none ever was."""
+        ...
+
+    def save_checkpoint(self, name: str, position: int) -> None:
+        """Save a position (0 to 2**63 - 1) under a name, as durably as an append.
+
+        A name has 1 to 255 characters without control characters; the position may lie
+        before or beyond the head. Raises `InvalidCheckpoint`.
+        """
+        ...
+
+    def delete_checkpoint(self, name: str) -> bool:
+        """Forget a checkpoint; says whether there was one."""
+        ...
+
+    def checkpoints(self) -> Mapping[str, int]:
+        """Every checkpoint by name, in the order of the names' code points."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is under way and let go of every resource. Twice is fine."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@runtime_checkable
+class SupportsWireRead(Protocol):
+    """The power to read events straight to the JSON that goes over the wire."""
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        """Like `TenantStore.read`, bounds and errors included, but as bytes."""
+        ...
+
+
+@runtime_checkable
+class SupportsTrim(Protocol):
+    """The power to forget the oldest events."""
+
+    def trim(self, through: int) -> None:
+        """Forget every event at or below `through`, durably. The head stays where it is.
+
+        Positions are not used again, and a read that starts below goes on with the first
+        event that is left. Raises `InvalidRange` for a position beyond the head.
+        """
+        ...
+
+
+class ReadBounds(msgspec.Struct, frozen=True):
+    """What a read's arguments come to once they are checked and the defaults filled in."""
+
+    start: int
+    stop: int
+    limit: int
+    max_bytes: int
+
+
+def check_range(
+    start: int, stop: int | None, limit: int | None, max_bytes: int | None, limits: Limits
+) -> ReadBounds:
+    """The bounds of a read, or `InvalidRange`. Every store calls this first."""
+    if not 0 <= start <= MAX_POSITION:
+        raise InvalidRange(f"a read starts at 0 to {MAX_POSITION}, not at {start}")
+    if stop is not None and not 0 <= stop <= MAX_POSITION:
+        raise InvalidRange(f"a read stops at 0 to {MAX_POSITION}, not at {stop}")
+    if limit is not None and not 1 <= limit <= limits.max_read_events:
+        raise InvalidRange(f"a read is limited to 1 to {limits.max_read_events} events")
+    if max_bytes is not None and max_bytes < 1:
+        raise InvalidRange("a read holds at least 1 byte")
+    return ReadBounds(
+        max(start, 1),
+        MAX_POSITION if stop is None else stop,
+        limit or limits.max_read_events,
+        max_bytes or limits.max_page_bytes,
+    )
+
+
+def check_checkpoint(name: str, position: int, limits: Limits) -> None:
+    """Raise `InvalidCheckpoint` unless this can be saved. Every store calls this first."""
+    if not isinstance(name, str) or not 1 <= len(name) <= limits.max_subscription_id_chars:
+        raise InvalidCheckpoint(
+            f"a checkpoint's name has 1 to {limits.max_subscription_id_chars} characters"
+        )
+    if not name.isprintable():
+        raise InvalidCheckpoint("a checkpoint's name holds printable characters only")
+    if isinstance(position, bool) or not isinstance(position, int):
+        raise InvalidCheckpoint("a checkpoint's position is a whole number")
+    if not 0 <= position <= MAX_POSITION:
+        raise InvalidCheckpoint(f"a checkpoint's position is 0 to {MAX_POSITION}")
