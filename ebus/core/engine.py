@@ -78,10 +78,10 @@ class SupportsHealth(Protocol):
 class SupportsInspect(Protocol):
     """The power to look at stored tenants before any is opened."""
 
-    def inspect(self, name: str) -> None:
-        """Raise `StoreRefused` when the tenant is stored but could not be opened.
+    def inspect(self, name: str) -> str:
+        """Say in a few words what opening the tenant would find, such as `new` or `ready`.
 
-        Cheap, and changes nothing. A tenant that does not exist yet is fine.
+        Cheap, and changes nothing. Raises `StoreRefused` when it could not be opened.
         """
         ...
 

@@ -1,0 +1,119 @@
+"""Opening a file: what every connection is set to and why, and errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from ebus.core.engine import Durability
+from ebus.core.errors import (
+    EngineError,
+    StoreBusy,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+)
+
+MIN_SQLITE_VERSION = (3, 51, 3)
+"""Older ones can lose commits when a WAL is reset: sqlite.org/wal.html, "The WAL-reset bug"."""
+
+MAX_WAL_FILE_BYTES = 64 * 1024 * 1024
+
+
+def check_sqlite_version(version: str = apsw.sqlite_lib_version()) -> None:
+    """Raise `EngineError` when SQLite is too old to be trusted with data."""
+    if tuple(map(int, version.split(".")))[:3] < MIN_SQLITE_VERSION:
+        wanted = ".".join(map(str, MIN_SQLITE_VERSION))
+        raise EngineError(
+            f"SQLite {version} can lose commits; ebus needs {wanted} or newer: "
+            f"pip install 'apsw>={wanted}.0'"
+        )
+
+
+def connect(path: Path, *, durability: Durability, busy_timeout_ms: int) -> apsw.Connection:
+    """A connection to a database that exists, set up for reading and writing."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        wait_for_other_processes(connection, busy_timeout_ms)
+        distrust_the_schema(connection)
+        write_ahead(connection)
+        bound_the_wal_file(connection)
+        sync_on_commit(connection, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_for_reading(path: Path, *, busy_timeout_ms: int) -> apsw.Connection:
+    """A connection to a database that exists, which refuses to write."""
+    connection = connect(path, durability="normal", busy_timeout_ms=busy_timeout_ms)
+    refuse_to_write(connection)
+    return connection
+
+
+def wait_for_other_processes(connection: apsw.Connection, busy_timeout_ms: int) -> None:
+    """Several processes may share a file; without this a lock of another fails at once."""
+    connection.set_busy_timeout(busy_timeout_ms)
+
+
+def distrust_the_schema(connection: apsw.Connection) -> None:
+    """Views and triggers that somebody else put into a file must not run functions of ours."""
+    connection.pragma("trusted_schema", False)
+
+
+def write_ahead(connection: apsw.Connection) -> None:
+    """Readers and the writer do not block each other, and a commit is one sequential write."""
+    connection.pragma("journal_mode", "wal")
+
+
+def bound_the_wal_file(connection: apsw.Connection) -> None:
+    """A WAL that grew under a long read gives its space back at the next checkpoint."""
+    connection.pragma("journal_size_limit", MAX_WAL_FILE_BYTES)
+
+
+def sync_on_commit(connection: apsw.Connection, durability: Durability) -> None:
+    """FULL syncs the WAL before a commit returns, NORMAL only at checkpoints.
+
+    `fullfsync` makes macOS flush the drive's cache as well; elsewhere it does nothing.
+    """
+    connection.pragma("synchronous", "FULL" if durability == "full" else "NORMAL")
+    connection.pragma("fullfsync", durability == "full")
+
+
+def refuse_to_write(connection: apsw.Connection) -> None:
+    """A reader that wrote by mistake would do so beside the one writer."""
+    connection.pragma("query_only", True)
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """All of the block or nothing, as the only writer among all processes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def driver_errors(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into ours. The messages name the file, for the operator."""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise StoreBusy(f"{path} is held by another process") from error
+    except apsw.FullError as error:
+        raise StoreFull(f"{path} cannot grow: the disk is full") from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StoreDamaged(f"{path} is damaged: {error}") from error
+    except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error

@@ -1,0 +1,159 @@
+"""A directory of files as an `Engine`: `data/alice.db` is the tenant alice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import apsw
+
+from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
+from ebus.backends.sqlite.schema import FileKind, inspect_file, migrate
+from ebus.backends.sqlite.store import SqliteStore
+from ebus.backends.sqlite.takeover import take_over
+from ebus.core.engine import Durability, Engine, SupportsHealth, SupportsInspect
+from ebus.core.errors import InvalidTenantName, StoreClosed, StoreUnavailable
+from ebus.core.limits import Limits
+from ebus.core.tenant import TenantName
+
+SUFFIX = ".db"
+
+
+class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
+    """Tenants as SQLite files in one directory, which is made if it is not there.
+
+    The directory and the files are made so that only their owner can read them. Raises
+    `StoreUnavailable` when the directory cannot be made or written.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        limits: Limits | None = None,
+    ) -> None:
+        check_sqlite_version()
+        self._directory = Path(directory)
+        self._durability = durability
+        self._limits = limits or Limits()
+        self._stores: dict[TenantName, SqliteStore] = {}
+        # Opening one tenant may take long (a takeover) and must not hold up another.
+        self._tenant_locks: dict[TenantName, threading.Lock] = {}
+        self._closed = False
+        self._make_directory()
+
+    def open(self, name: str, *, durability: Durability | None = None) -> SqliteStore:
+        tenant = self._name(name)
+        with self._lock(tenant):
+            if self._closed:
+                raise StoreClosed("the engine is closed")
+            store = self._stores.get(tenant)
+            if store is None or store.closed:
+                path = self._path(tenant)
+                self._prepare(path)
+                store = SqliteStore(
+                    path, durability=durability or self._durability, limits=self._limits
+                )
+                self._stores[tenant] = store
+            return store
+
+    def _prepare(self, path: Path) -> None:
+        """Make sure that a file of the newest version is there."""
+        kind = inspect_file(path)
+        if kind is FileKind.OURS:
+            return
+        with driver_errors(path):
+            if kind is FileKind.ABSENT:
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                connection.set_busy_timeout(self._limits.busy_timeout_ms)
+                with transaction(connection):
+                    if kind is FileKind.ORIGINAL:
+                        take_over(connection, path, self._limits)
+                    migrate(connection)
+            finally:
+                connection.close()
+
+    def inspect(self, name: str) -> str:
+        tenant = self._name(name)
+        return _INSPECTION[inspect_file(self._path(tenant))]
+
+    def tenants(self) -> list[TenantName]:
+        names = []
+        with driver_errors(self._directory):
+            for file in os.listdir(self._directory):
+                if file.endswith(SUFFIX):
+                    try:
+                        names.append(self._name(file.removesuffix(SUFFIX)))
+                    except InvalidTenantName:
+                        continue  # somebody else's file
+        return sorted(names)
+
+    def drop(self, name: str) -> None:
+        tenant = self._name(name)
+        with self._lock(tenant):
+            store = self._stores.pop(tenant, None)
+            if store is not None:
+                store.close()
+            path = self._path(tenant)
+            with driver_errors(path):
+                # The database goes last: a WAL that outlived it would be taken for lost data.
+                for suffix in ("-wal", "-shm", "-journal", ""):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                _sync_directory(self._directory)
+
+    def check_health(self) -> None:
+        usable = self._directory.is_dir() and os.access(
+            self._directory, os.R_OK | os.W_OK | os.X_OK
+        )
+        if not usable:
+            raise StoreUnavailable(f"{self._directory} is not a directory that can be written")
+
+    def close(self) -> None:
+        self._closed = True
+        for tenant in list(self._tenant_locks):
+            with self._lock(tenant):  # waits for an opening that had begun
+                store = self._stores.pop(tenant, None)
+                if store is not None:
+                    store.close()
+
+    def _name(self, name: str) -> TenantName:
+        return TenantName(name, max_chars=self._limits.max_tenant_name_chars)
+
+    def _lock(self, tenant: TenantName) -> threading.Lock:
+        return self._tenant_locks.setdefault(tenant, threading.Lock())
+
+    def _path(self, tenant: TenantName) -> Path:
+        return self._directory / f"{tenant}{SUFFIX}"
+
+    def _make_directory(self) -> None:
+        with driver_errors(self._directory):
+            if not self._directory.is_dir():
+                self._directory.mkdir(mode=0o700, parents=True)
+                _sync_directory(self._directory.parent)
+        self.check_health()
+
+
+_INSPECTION = {
+    FileKind.ABSENT: "new",
+    FileKind.OURS: "ready",
+    FileKind.OUTDATED: "written by an older ebus, to be migrated",
+    FileKind.ORIGINAL: "written by the original server, to be taken over",
+}
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make names in a directory survive a power cut, as the contents of its files do."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_sqlite(location: str, *, durability: Durability, limits: Limits) -> SqliteEngine:
+    """The `EngineFactory` of `sqlite:DIRECTORY`. Without a directory it is `data`."""
+    return SqliteEngine(location or "data", durability=durability, limits=limits)

@@ -1,0 +1,236 @@
+"""What lies in a tenant's file, and how our files are told from everybody else's.
+
+Our files carry an application id, and their schema's version as `user_version`. Files are
+looked at without being changed; only what is recognised is opened for writing.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import msgspec
+
+from ebus.backends.sqlite.connection import driver_errors
+from ebus.core.errors import StoreDamaged, StoreForeign, StoreNewer
+
+APPLICATION_ID = int.from_bytes(b"ebus", "big")
+
+
+def _create_version_1(connection: apsw.Connection) -> None:
+    """Blocks of events, checkpoints, and a view that shows people one row an event.
+
+    The rows of `blocks` cover every position up to the head without overlap: a row whose
+    events are NULL is a gap. The index holds gaps only, for counting; it is empty as a rule.
+    """
+    connection.execute(
+        """
+        CREATE TABLE blocks (
+            last_position   INTEGER PRIMARY KEY,
+            first_position  INTEGER NOT NULL CHECK (first_position BETWEEN 1 AND last_position),
+            recorded_at_ns  INTEGER NOT NULL,
+            starts          BLOB NOT NULL,
+            events          BLOB
+        ) STRICT;
+
+        CREATE INDEX gaps ON blocks (last_position, first_position) WHERE events IS NULL;
+
+        CREATE TABLE checkpoints (
+            name      TEXT PRIMARY KEY,
+            position  INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE VIEW events AS
+        SELECT event.value ->> '$.position'  AS position,
+               event.value ->> '$.type'      AS type,
+               event.value -> '$.data'       AS data,
+               event.value ->> '$.timestamp' AS timestamp
+        FROM blocks, json_each('[' || CAST(blocks.events AS TEXT) || ']') AS event
+        WHERE blocks.events IS NOT NULL;
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_create_version_1,)
+"""The n-th takes a file from version n to n + 1, within a transaction that its caller holds."""
+
+VERSION = len(MIGRATIONS)
+
+
+class FileKind(Enum):
+    ABSENT = "absent"
+    """There is no file, or one without any content."""
+    OURS = "ours"
+    OUTDATED = "outdated"
+    """Ours, but of an older version."""
+    ORIGINAL = "original"
+    """The original server wrote it."""
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Take a file of ours, or an empty one, to the newest version. Needs a transaction."""
+    if connection.pragma("user_version") == VERSION:
+        return
+    for version in range(connection.pragma("user_version"), VERSION):
+        MIGRATIONS[version](connection)
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.pragma("user_version", VERSION)
+
+
+def inspect_file(path: Path) -> FileKind:
+    """Say whose file this is, changing nothing.
+
+    Cheap for our own files: one read of 100 bytes. Raises `StoreForeign` for a file that is
+    nobody's we know, `StoreNewer` for one that a newer ebus wrote, `StoreDamaged` for one
+    that is cut short, `StoreUnavailable` for one that cannot be read.
+    """
+    with driver_errors(path):
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size == 0:
+            _refuse_orphaned_journal(path)
+            return FileKind.ABSENT
+        with path.open("rb") as file:
+            header = _Header.read(file.read(_Header.BYTES), path)
+        if header.application_id == APPLICATION_ID:
+            header.refuse_if_cut_short(path, size)
+            return _our_kind(header.user_version, path)
+        header.refuse_if_cut_short(path, size)
+        return _inspect_unmarked(path)
+
+
+def _our_kind(version: int, path: Path) -> FileKind:
+    if version > VERSION:
+        raise StoreNewer(
+            f"{path} was written by a newer ebus (version {version} of the file, "
+            f"this ebus knows up to {VERSION}): upgrade ebus"
+        )
+    return FileKind.OURS if version == VERSION else FileKind.OUTDATED
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """The part of SQLite's file header that tells files apart: sqlite.org/fileformat.html#1.3."""
+
+    page_bytes: int
+    page_count: int
+    """0 when the file was last written by a SQLite too old to keep it."""
+    application_id: int
+    user_version: int
+
+    BYTES = 100
+
+    @classmethod
+    def read(cls, header: bytes, path: Path) -> _Header:
+        if not header.startswith(b"SQLite format 3\0"):
+            raise StoreForeign(f"{path} is not a SQLite database")
+        if len(header) < cls.BYTES:
+            raise StoreDamaged(f"{path} is damaged: it ends within its header")
+        (page_bytes,) = struct.unpack_from(">H", header, 16)
+        change_counter, page_count = struct.unpack_from(">II", header, 24)
+        (user_version,) = struct.unpack_from(">i", header, 60)
+        (application_id,) = struct.unpack_from(">I", header, 68)
+        (valid_for,) = struct.unpack_from(">I", header, 92)
+        return cls(
+            65536 if page_bytes == 1 else page_bytes,
+            page_count if change_counter == valid_for else 0,
+            application_id,
+            user_version,
+        )
+
+    def refuse_if_cut_short(self, path: Path, size: int) -> None:
+        # With a WAL beside it the file may rightly be shorter: the rest is still in there.
+        if size < self.page_bytes * self.page_count and not _size(_beside(path, "-wal")):
+            raise StoreDamaged(
+                f"{path} is damaged: it has {size} bytes of "
+                f"{self.page_bytes * self.page_count}, the end is missing"
+            )
+
+
+def _inspect_unmarked(path: Path) -> FileKind:
+    """Tell files without our mark apart by what is in them."""
+    # Without a WAL nothing but the file itself is read, and no file is made beside it.
+    how = "mode=ro" if _size(_beside(path, "-wal")) else "immutable=1"
+    connection = apsw.Connection(
+        f"file:{quote(str(path.absolute()))}?{how}",
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+    )
+    try:
+        return identify(connection, path)
+    finally:
+        connection.close()
+
+
+ORIGINAL_TABLES = {
+    "events": {"position", "type", "data", "timestamp"},
+    "subscriptions": {"subscription_id", "position"},
+}
+"""What the original server's files hold; `subscriptions` may be missing."""
+
+
+def identify(connection: apsw.Connection, path: Path) -> FileKind:
+    """Say whose database a connection is to. Raises like `inspect_file`."""
+    application_id = connection.pragma("application_id")
+    user_version = connection.pragma("user_version")
+    if application_id == APPLICATION_ID:
+        return _our_kind(user_version, path)
+    tables = {
+        name: {column for _, column, *_ in connection.execute(f"PRAGMA table_info({name!r})")}
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') "
+            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        )
+    }
+    if application_id == 0 and user_version == 0:
+        if not tables:
+            return FileKind.ABSENT
+        if tables == {name: ORIGINAL_TABLES.get(name) for name in tables} and "events" in tables:
+            return FileKind.ORIGINAL
+    raise StoreForeign(
+        f"{path} is a SQLite database of another program: neither ebus nor the original "
+        f"server made it"
+    )
+
+
+def _refuse_orphaned_journal(path: Path) -> None:
+    """Refuse to begin an empty file where the better part of an old one still lies."""
+    for suffix in ("-wal", "-journal"):
+        journal = _beside(path, suffix)
+        if _size(journal):
+            raise StoreDamaged(
+                f"{path} is missing, but {journal.name} still holds data that belongs to it: "
+                f"bring the file back, or delete {journal.name} to begin anew"
+            )
+
+
+def refuse_strayed_wal(path: Path) -> None:
+    """Refuse while a WAL without its database lies about in the directory.
+
+    Who renames `events.db` while the original server has not let go of it may leave the
+    newest events behind in `events.db-wal`; they would be lost for good.
+    """
+    for journal in sorted(path.parent.glob("*-wal")):
+        database = journal.with_name(journal.name.removesuffix("-wal"))
+        if _size(journal) and not database.exists():
+            raise StoreDamaged(
+                f"{journal.name} holds data of a database that is gone. If {path.name} was "
+                f"{database.name} before, rename the file to {path.name}-wal as well, so that "
+                f"nothing is lost; otherwise move it away"
+            )
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

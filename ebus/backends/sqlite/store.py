@@ -1,0 +1,285 @@
+"""One tenant's file as a `TenantStore`: one connection that writes, several that read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from ebus.backends.sqlite.blocks import Block, build_blocks
+from ebus.backends.sqlite.connection import (
+    connect,
+    connect_for_reading,
+    driver_errors,
+    transaction,
+)
+from ebus.core.engine import Durability
+from ebus.core.errors import EbusError, InvalidInput, InvalidRange, StoreClosed
+from ebus.core.event import Event, check_events, encode_event
+from ebus.core.limits import Limits
+from ebus.core.store import (
+    Append,
+    Appended,
+    Page,
+    ReadBounds,
+    SupportsTrim,
+    SupportsWireRead,
+    TenantStore,
+    WirePage,
+    check_checkpoint,
+    check_range,
+)
+
+_HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
+_COUNT = """
+    SELECT (SELECT coalesce(max(last_position), 0) FROM blocks)
+         - (SELECT coalesce(sum(last_position - first_position + 1), 0)
+            FROM blocks WHERE events IS NULL)
+"""
+_INSERT_BLOCK = """
+    INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
+    VALUES (?, ?, ?, ?, ?)
+"""
+# No upper bound: the scan is stopped at the first block past the end. A condition on
+# first_position would not end it, for there is no index that knows the two are in step.
+_READ_BLOCKS = """
+    SELECT first_position, last_position, starts, events
+    FROM blocks WHERE last_position >= ? ORDER BY last_position
+"""
+
+_Row = tuple[int, int, bytes, bytes | None]
+
+_decode_events = msgspec.json.Decoder(list[Event]).decode
+
+
+class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
+    """One tenant's log in one SQLite file, which must exist and be of the newest version.
+
+    Several processes may have the file open. Idle connections for reading are kept, at most
+    `limits.max_tenant_reads`.
+    """
+
+    def __init__(self, path: Path, *, durability: Durability, limits: Limits) -> None:
+        self._path = path
+        self._limits = limits
+        self._closed = False
+        self._idle_readers: list[apsw.Connection] = []
+        self._busy_readers = 0
+        self._readers_changed = threading.Condition()
+        self._write_lock = threading.Lock()
+        with driver_errors(path):
+            self._writer = connect(
+                path, durability=durability, busy_timeout_ms=limits.busy_timeout_ms
+            )
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+        results: list[Appended | EbusError] = []
+        with self._writing() as connection:
+            head: int = connection.execute(_HEAD).get
+            first_position = head + 1
+            encoded: list[bytes] = []
+            for append in appends:
+                try:
+                    check_events(append.events, self._limits)
+                except InvalidInput as refusal:
+                    results.append(refusal)
+                    continue
+                first = head + 1
+                head += len(append.events)
+                encoded += map(encode_event, append.events, range(first, head + 1))
+                results.append(Appended(first, head))
+            self._insert(connection, encoded, first_position)
+        return results
+
+    def _insert(
+        self, connection: apsw.Connection, encoded: list[bytes], first_position: int
+    ) -> None:
+        recorded_at_ns = time.time_ns()
+        for block in build_blocks(
+            encoded,
+            first_position,
+            max_events=self._limits.max_block_events,
+            max_bytes=self._limits.max_block_bytes,
+        ):
+            connection.execute(
+                _INSERT_BLOCK,
+                (
+                    block.last_position,
+                    block.first_position,
+                    recorded_at_ns,
+                    block.starts,
+                    block.events,
+                ),
+            )
+
+    def read(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> Page:
+        page = self.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+        return Page(_decode_events(b"[" + b",".join(page.chunks) + b"]"), page.next)
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        bounds = check_range(start, stop, limit, max_bytes, self._limits)
+        with self._reading() as connection:
+            rows = connection.execute(_READ_BLOCKS, (bounds.start,))
+            try:
+                return _fill_page(rows, bounds)
+            finally:
+                rows.close()  # ends the read transaction; a scan that stopped early holds it
+
+    def trim(self, through: int) -> None:
+        with self._writing() as connection:
+            head = connection.execute(_HEAD).get
+            if not 0 <= through <= head:
+                raise InvalidRange(f"cannot trim through {through}: the head is {head}")
+            if through == 0:
+                return
+            [(first, last, starts, events)] = connection.execute(
+                _READ_BLOCKS + " LIMIT 1", (through,)
+            )
+            if last > through:
+                if events is not None:
+                    rest = Block(first, last, starts, events).cut(through + 1, last)
+                    starts, events = rest.starts, rest.events
+                connection.execute(
+                    "UPDATE blocks SET first_position = ?, starts = ?, events = ? "
+                    "WHERE last_position = ?",
+                    (through + 1, starts, events, last),
+                )
+            connection.execute("DELETE FROM blocks WHERE last_position <= ?", (through,))
+            connection.execute(_INSERT_BLOCK, (through, 1, time.time_ns(), b"", None))
+
+    def head(self) -> int:
+        with self._reading() as connection:
+            head: int = connection.execute(_HEAD).get
+            return head
+
+    def count(self) -> int:
+        with self._reading() as connection:
+            count: int = connection.execute(_COUNT).get
+            return count
+
+    def checkpoint(self, name: str) -> int | None:
+        with self._reading() as connection:
+            position: int | None = connection.execute(
+                "SELECT position FROM checkpoints WHERE name = ?", (name,)
+            ).get
+            return position
+
+    def save_checkpoint(self, name: str, position: int) -> None:
+        check_checkpoint(name, position, self._limits)
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO checkpoints (name, position) VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+                (name, position),
+            )
+
+    def delete_checkpoint(self, name: str) -> bool:
+        with self._writing() as connection:
+            connection.execute("DELETE FROM checkpoints WHERE name = ?", (name,))
+            return connection.changes() > 0
+
+    def checkpoints(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return dict(connection.execute("SELECT name, position FROM checkpoints ORDER BY name"))
+
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        """The connection that writes, within a transaction."""
+        with self._write_lock, driver_errors(self._path):
+            self._refuse_if_closed()
+            with transaction(self._writer):
+                yield self._writer
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        """A connection that reads, for this thread alone."""
+        with self._readers_changed:
+            self._refuse_if_closed()
+            self._busy_readers += 1
+            connection = self._idle_readers.pop() if self._idle_readers else None
+        try:
+            with driver_errors(self._path):
+                if connection is None:
+                    connection = connect_for_reading(
+                        self._path, busy_timeout_ms=self._limits.busy_timeout_ms
+                    )
+                yield connection
+        finally:
+            with self._readers_changed:
+                self._busy_readers -= 1
+                keep = not self._closed and len(self._idle_readers) < self._limits.max_tenant_reads
+                if connection is not None and keep:
+                    self._idle_readers.append(connection)
+                elif connection is not None:
+                    connection.close()
+                self._readers_changed.notify_all()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"{self._path} is closed")
+
+    def close(self) -> None:
+        with self._write_lock:
+            with self._readers_changed:
+                self._closed = True
+                self._readers_changed.wait_for(lambda: self._busy_readers == 0)
+                while self._idle_readers:
+                    self._idle_readers.pop().close()
+            # The last connection to a file writes its WAL back and removes it.
+            with driver_errors(self._path):
+                self._writer.close()
+
+
+def _fill_page(
+    rows: Iterator[tuple[int, int, bytes, bytes | None]], bounds: ReadBounds
+) -> WirePage:
+    """Take whole blocks while they fit, and cut the ones at the two ends."""
+    chunks: list[bytes] = []
+    count = size = first_position = 0
+    for first, last, starts, events in rows:
+        if first > bounds.stop:
+            break
+        if events is None:
+            continue
+        begin = max(first, bounds.start)
+        if count == bounds.limit or size >= bounds.max_bytes:
+            return WirePage(chunks, count, first_position, begin)
+        block = Block(first, last, starts, events)
+        end = min(last, bounds.stop, begin + bounds.limit - count - 1)
+        if size + block.size(begin, end) > bounds.max_bytes:
+            room = bounds.max_bytes - size
+            end = next(at for at in range(begin, end + 1) if block.size(begin, at) >= room)
+        chunks.append(block.slice(begin, end))
+        count += end - begin + 1
+        size += block.size(begin, end)
+        first_position = first_position or begin
+        if end < min(last, bounds.stop):
+            return WirePage(chunks, count, first_position, end + 1)
+    return WirePage(chunks, count, first_position, None)
