@@ -103,7 +103,7 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
     for index, event in enumerate(events):
         if not isinstance(event, NewEvent):
             raise InvalidEvent("is not a NewEvent", index=index)
-        if event.type not in seen_types:
+        if not isinstance(event.type, str) or event.type not in seen_types:
             _check_type(event.type, limits, index)
             seen_types.add(event.type)
         _check_timestamp(event.timestamp, index)
@@ -162,7 +162,10 @@ _parse_json = msgspec.json.Decoder(Raw).decode
 
 
 def _check_data(event: NewEvent, limits: Limits, index: int) -> None:
-    size = event_bytes(event)
+    try:
+        size = event_bytes(event)
+    except TypeError:
+        raise InvalidEvent("must be msgspec.Raw", index=index, field="data") from None
     if size > limits.max_event_bytes:
         raise EventTooLarge(
             f"has {size} bytes, at most {limits.max_event_bytes} are allowed", index=index
