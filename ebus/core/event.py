@@ -110,7 +110,7 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         _check_data(event, limits, index)
 
 
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _check_type(type: str, limits: Limits, index: int) -> None:
@@ -121,7 +121,7 @@ def _check_type(type: str, limits: Limits, index: int) -> None:
     if len(type) > limits.max_type_chars:
         problem = f"has {len(type)} characters, at most {limits.max_type_chars} are allowed"
         raise InvalidEvent(problem, index=index, field="type")
-    if _CONTROL_CHARACTER.search(type):
+    if CONTROL_CHARACTER.search(type):
         raise InvalidEvent("must not hold control characters", index=index, field="type")
     try:
         type.encode()

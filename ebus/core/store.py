@@ -14,7 +14,7 @@ from typing import Protocol, Self, runtime_checkable
 import msgspec
 
 from ebus.core.errors import EbusError, InvalidCheckpoint, InvalidRange
-from ebus.core.event import Event, NewEvent
+from ebus.core.event import CONTROL_CHARACTER, Event, NewEvent
 from ebus.core.limits import MAX_POSITION, Limits
 
 
@@ -214,8 +214,12 @@ def check_checkpoint(name: str, position: int, limits: Limits) -> None:
         raise InvalidCheckpoint(
             f"a checkpoint's name has 1 to {limits.max_subscription_id_chars} characters"
         )
-    if not name.isprintable():
-        raise InvalidCheckpoint("a checkpoint's name holds printable characters only")
+    if CONTROL_CHARACTER.search(name):
+        raise InvalidCheckpoint("a checkpoint's name holds no control characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidCheckpoint("a checkpoint's name holds no lone surrogates") from None
     if isinstance(position, bool) or not isinstance(position, int):
         raise InvalidCheckpoint("a checkpoint's position is a whole number")
     if not 0 <= position <= MAX_POSITION:
