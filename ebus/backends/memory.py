@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ebus.core.engine import Durability, Engine
 from ebus.core.errors import EbusError, InvalidInput, InvalidRange, StoreClosed
-from ebus.core.event import check_events, decode_event, encode_event
+from ebus.core.event import check_events, decode_event, encode_event, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Append,
@@ -51,6 +51,7 @@ class MemoryStore(TenantStore, SupportsTrim):
     def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
         with self._open_log() as log:
             results: list[Appended | EbusError] = []
+            now = utc_now()
             for append in appends:
                 try:
                     check_events(append.events, self._limits)
@@ -59,7 +60,7 @@ class MemoryStore(TenantStore, SupportsTrim):
                     continue
                 first = log.head + 1
                 for position, event in enumerate(append.events, first):
-                    log.events[position] = encode_event(event, position)
+                    log.events[position] = encode_event(event, position, now)
                 log.head += len(append.events)
                 results.append(Appended(first, log.head))
             return results

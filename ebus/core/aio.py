@@ -173,10 +173,7 @@ def _encoded_read(
 ) -> WirePage:
     """`read_wire` for a store that has not got it."""
     page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
-    chunks = [
-        encode_event(NewEvent(event.type, event.data, event.timestamp), event.position)
-        for event in page.events
-    ]
+    chunks = [encode_event(event, event.position, "") for event in page.events]
     first_position = page.events[0].position if page.events else 0
     return WirePage(chunks, len(chunks), first_position, page.next)
 

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent
 from ebus.core.limits import Limits
 
 
 def utc_now() -> str:
-    """The server's clock as an RFC 3339 time stamp in UTC with nine decimals."""
+    """The clock of this machine as an RFC 3339 time stamp in UTC with nine decimals."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+    return f"{moment}.{nanoseconds:09d}Z"
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -28,14 +28,14 @@ class NewEvent(msgspec.Struct, frozen=True):
 
     `type` is 1 to 255 characters without control characters. `data` is one JSON document in
     UTF-8, kept byte for byte. `timestamp` is RFC 3339 with an offset and at most nine
-    decimals, kept as it is written; left out, it is the clock of this machine.
+    decimals, kept as it is written; left out, it is the clock's at the time of the append.
 
     Making one checks nothing: a store checks what it is given when it is appended.
     """
 
     type: str
     data: Raw
-    timestamp: str = msgspec.field(default_factory=utc_now)
+    timestamp: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, type: str, value: Any, timestamp: str | datetime | None = None) -> Self:
@@ -50,7 +50,11 @@ class NewEvent(msgspec.Struct, frozen=True):
             raise InvalidEvent(f"cannot be written as JSON: {error}", field="data") from None
         if isinstance(timestamp, datetime):
             timestamp = timestamp.isoformat()
-        return cls(type, data) if timestamp is None else cls(type, data, timestamp)
+        return cls(type, data, UNSET if timestamp is None else timestamp)
+
+    def stamped(self, now: str) -> NewEvent:
+        """The event with `now` as its time stamp, unless it has one already."""
+        return NewEvent(self.type, self.data, now) if self.timestamp is UNSET else self
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -66,16 +70,20 @@ class Event(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.data)
 
 
+_encode_json = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
-def encode_event(event: NewEvent, position: int) -> bytes:
-    """The event as the JSON object that goes over the wire. The event must have been checked."""
+def encode_event(event: NewEvent | Event, position: int, now: str) -> bytes:
+    """The event as the JSON object that goes over the wire. It must have been checked.
+
+    `now` is the time stamp of an event that has none.
+    """
     return b'{"position":%d,"type":%b,"data":%b,"timestamp":"%b"}' % (
         position,
-        msgspec.json.encode(event.type),
+        _encode_json(event.type),
         event.data,
-        event.timestamp.encode("ascii"),
+        (now if event.timestamp is UNSET else event.timestamp).encode("ascii"),
     )
 
 
@@ -85,8 +93,8 @@ def decode_event(wire: bytes) -> Event:
 
 
 def event_bytes(event: NewEvent) -> int:
-    """The size that `Limits.max_event_bytes` bounds, cheaply: type and time stamp in characters."""
-    return len(memoryview(event.data)) + len(event.type) + len(event.timestamp)
+    """The size that `Limits.max_event_bytes` bounds: that of the data, and the characters else."""
+    return len(memoryview(event.data)) + len(event.type) + len(event.timestamp or "")
 
 
 def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
@@ -106,7 +114,8 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         if not isinstance(event.type, str) or event.type not in seen_types:
             _check_type(event.type, limits, index)
             seen_types.add(event.type)
-        _check_timestamp(event.timestamp, index)
+        if event.timestamp is not UNSET:
+            _check_timestamp(event.timestamp, index)
         _check_data(event, limits, index)
 
 

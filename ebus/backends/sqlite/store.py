@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import apsw
@@ -20,7 +21,7 @@ from ebus.backends.sqlite.connection import (
 )
 from ebus.core.engine import Durability
 from ebus.core.errors import EbusError, InvalidInput, InvalidRange, StoreClosed
-from ebus.core.event import Event, check_events, encode_event
+from ebus.core.event import Event, check_events, encode_event, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Append,
@@ -91,6 +92,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             head: int = connection.execute(_HEAD).get
             first_position = head + 1
             encoded: list[bytes] = []
+            now = utc_now()
             for append in appends:
                 try:
                     check_events(append.events, self._limits)
@@ -99,7 +101,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                     continue
                 first = head + 1
                 head += len(append.events)
-                encoded += map(encode_event, append.events, range(first, head + 1))
+                encoded += map(encode_event, append.events, range(first, head + 1), repeat(now))
                 results.append(Appended(first, head))
             self._insert(connection, encoded, first_position)
         return results
