@@ -6,12 +6,12 @@ of the type `EngineFactory`; the part of the address before the first colon choo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
-from ebus.core.errors import EngineNotInstalled, UnknownEngine
+from ebus.core.errors import EbusError, EngineNotInstalled, UnknownEngine
 from ebus.core.limits import Limits
 from ebus.core.store import TenantStore
 from ebus.core.tenant import TenantName
@@ -86,8 +86,26 @@ class SupportsInspect(Protocol):
         ...
 
 
+def inspect_tenants(engine: Engine, names: Iterable[TenantName]) -> dict[str, str | EbusError]:
+    """What opening each of these tenants would find, or the error that it would raise.
+
+    Changes nothing. An engine that cannot look ahead has nothing to say.
+    """
+    findings: dict[str, str | EbusError] = {}
+    if isinstance(engine, SupportsInspect):
+        for name in names:
+            try:
+                findings[name] = engine.inspect(name)
+            except EbusError as error:
+                findings[name] = error
+    return findings
+
+
 class EngineFactory(Protocol):
-    """Makes an engine from the part of its address that follows the first colon."""
+    """Makes an engine from the part of its address that follows the first colon.
+
+    Making one touches no storage: a command that only looks makes one too.
+    """
 
     def __call__(self, location: str, *, durability: Durability, limits: Limits) -> Engine: ...
 
@@ -102,8 +120,8 @@ def open_engine(
 ) -> Engine:
     """Open an engine by its address: `sqlite:DIRECTORY` or `memory:`.
 
-    Raises `UnknownEngine` with the names of the known ones, `EngineNotInstalled` when a
-    known one lacks its driver, and `StoreUnavailable` when its place cannot be used.
+    Raises `UnknownEngine` with the names of the known ones, and `EngineNotInstalled` when a
+    known one lacks its driver. Its place is made when the first tenant is opened.
     """
     name, _, location = address.partition(":")
     factory = _load_factory(name)

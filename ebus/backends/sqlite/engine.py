@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -21,10 +22,9 @@ SUFFIX = ".db"
 
 
 class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
-    """Tenants as SQLite files in one directory, which is made if it is not there.
+    """Tenants as SQLite files in one directory, which is made with the first tenant.
 
-    The directory and the files are made so that only their owner can read them. Raises
-    `StoreUnavailable` when the directory cannot be made or written.
+    The directory and the files are made so that only their owner can read them.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
         # Opening one tenant may take long (a takeover) and must not hold up another.
         self._tenant_locks: dict[TenantName, threading.Lock] = {}
         self._closed = False
-        self._make_directory()
+        # Made once: a directory that goes away under a running server must not be mistaken
+        # for a new one.
+        self._directory_made = False
 
     def open(self, name: str, *, durability: Durability | None = None) -> SqliteStore:
         tenant = self._name(name)
@@ -51,7 +53,8 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
                 raise StoreClosed("the engine is closed")
             store = self._stores.get(tenant)
             if store is None or store.closed:
-                path = self._path(tenant)
+                self._make_directory()
+                path = self.path(tenant)
                 self._prepare(path)
                 store = SqliteStore(
                     path, durability=durability or self._durability, limits=self._limits
@@ -65,8 +68,8 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
         if kind is FileKind.OURS:
             return
         with driver_errors(path):
-            if kind is FileKind.ABSENT:
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            if kind is FileKind.ABSENT and not path.exists():
+                _create(path)
             connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
                 connection.set_busy_timeout(self._limits.busy_timeout_ms)
@@ -79,9 +82,11 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
 
     def inspect(self, name: str) -> str:
         tenant = self._name(name)
-        return _INSPECTION[inspect_file(self._path(tenant))]
+        return _INSPECTION[inspect_file(self.path(tenant))]
 
     def tenants(self) -> list[TenantName]:
+        if not self._directory.exists():
+            return []
         names = []
         with driver_errors(self._directory):
             for file in os.listdir(self._directory):
@@ -98,7 +103,9 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
             store = self._stores.pop(tenant, None)
             if store is not None:
                 store.close()
-            path = self._path(tenant)
+            if not self._directory.exists():
+                return
+            path = self.path(tenant)
             with driver_errors(path):
                 # The database goes last: a WAL that outlived it would be taken for lost data.
                 for suffix in ("-wal", "-shm", "-journal", ""):
@@ -106,11 +113,11 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
                 _sync_directory(self._directory)
 
     def check_health(self) -> None:
-        usable = self._directory.is_dir() and os.access(
-            self._directory, os.R_OK | os.W_OK | os.X_OK
-        )
-        if not usable:
-            raise StoreUnavailable(f"{self._directory} is not a directory that can be written")
+        place = self._directory
+        while not (self._directory_made or place.exists() or place == place.parent):
+            place = place.parent  # not made yet: could it be?
+        if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
+            raise StoreUnavailable(f"{place} is not a directory that can be written")
 
     def close(self) -> None:
         self._closed = True
@@ -126,15 +133,18 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
     def _lock(self, tenant: TenantName) -> threading.Lock:
         return self._tenant_locks.setdefault(tenant, threading.Lock())
 
-    def _path(self, tenant: TenantName) -> Path:
-        return self._directory / f"{tenant}{SUFFIX}"
+    def path(self, name: str) -> Path:
+        """Where the tenant's file is, or would be."""
+        return self._directory / f"{self._name(name)}{SUFFIX}"
 
     def _make_directory(self) -> None:
+        if self._directory_made:
+            return
         with driver_errors(self._directory):
             if not self._directory.is_dir():
-                self._directory.mkdir(mode=0o700, parents=True)
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _sync_directory(self._directory.parent)
-        self.check_health()
+        self._directory_made = True
 
 
 _INSPECTION = {
@@ -143,6 +153,12 @@ _INSPECTION = {
     FileKind.OUTDATED: "written by an older ebus, to be migrated",
     FileKind.ORIGINAL: "written by the original server, to be taken over",
 }
+
+
+def _create(path: Path) -> None:
+    """Make an empty file that only its owner can read, unless another process was quicker."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _sync_directory(directory: Path) -> None:

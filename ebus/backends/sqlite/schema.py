@@ -97,13 +97,22 @@ def inspect_file(path: Path) -> FileKind:
         if size == 0:
             _refuse_orphaned_journal(path)
             return FileKind.ABSENT
-        with path.open("rb") as file:
-            header = _Header.read(file.read(_Header.BYTES), path)
+        header = _Header.read(_first_bytes(path, _Header.BYTES), path)
         if header.application_id == APPLICATION_ID:
             header.refuse_if_cut_short(path, size)
             return _our_kind(header.user_version, path)
         header.refuse_if_cut_short(path, size)
         return _inspect_unmarked(path)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    """Read through SQLite: closing a file that was opened in any other way would drop the locks
+    that this process holds on it (sqlite.org/howtocorrupt.html, 2.2)."""
+    file = apsw.VFSFile("", str(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+    try:
+        return file.xRead(count, 0)
+    finally:
+        file.xClose()
 
 
 def _our_kind(version: int, path: Path) -> FileKind:

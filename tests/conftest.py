@@ -1,0 +1,20 @@
+"""Load the Hypothesis profile that `EBUS_HYPOTHESIS` names."""
+
+from ebus.testing import load_profile
+
+load_profile()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory of recorded answers and files of the original server, beside the project.
+
+    A clone by itself does not have it, and skips the tests that read it. CI has it, and must.
+    """
+    directory = ROOT.parent / "shared"
+    if not directory.is_dir():
+        message = "needs ../shared: the records of the original server"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return directory
