@@ -1,6 +1,15 @@
-"""Load the Hypothesis profile that `EBUS_HYPOTHESIS` names."""
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
 
 from ebus.testing import load_profile
+
+ROOT = Path(__file__).resolve().parent.parent
 
 load_profile()
 
