@@ -1,0 +1,33 @@
+"""The command `ebus`. One file a command; this one only puts them together."""
+
+from __future__ import annotations
+
+import click
+
+import ebus
+from ebus.cli.check import check
+from ebus.cli.serve import serve
+
+
+class _ServeUnlessTold(click.Group):
+    """`ebus -config F` is short for `ebus serve --config F`, and `ebus` for `ebus serve`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own_options = {"--help", "--version"}
+        if not args or (args[0].startswith("-") and args[0] not in own_options):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ServeUnlessTold)
+@click.version_option(ebus.__version__, prog_name="ebus")
+def main() -> None:
+    """ebus is a multi-tenant event store.
+
+    Without a command it serves: `ebus -config tenants.yaml` serves the tenants of a config
+    file, and `API_KEY=... ebus` a single tenant.
+    """
+
+
+main.add_command(serve)
+main.add_command(check)

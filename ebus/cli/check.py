@@ -1,0 +1,56 @@
+"""`ebus check`: say what would be served, or what is wrong, without touching data."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ebus.cli.serve import fail
+from ebus.config import Config, ConfigError, load_config
+from ebus.core.engine import SupportsHealth, inspect_tenants, open_engine
+from ebus.core.errors import EbusError
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-config",
+    "config_file",
+    metavar="FILE",
+    help="The config file to check. Without it: API_KEY and DB_PATH.",
+)
+def check(config_file: str | None) -> None:
+    """Say what would be served, or everything that is wrong.
+
+    Nothing is written, no database is opened for writing. Ends with status 1 when the server
+    would not start.
+    """
+    try:
+        config = load_config(config_file, os.environ)
+    except ConfigError as error:
+        fail(str(error))
+    engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
+    findings = inspect_tenants(engine, (tenant.name for tenant in config.tenants))
+    refused = [str(finding) for finding in findings.values() if isinstance(finding, EbusError)]
+    if isinstance(engine, SupportsHealth):
+        try:
+            engine.check_health()
+        except EbusError as error:
+            refused.insert(0, str(error))
+    if refused:
+        fail("\n".join(refused))
+    _describe(config, findings)
+
+
+def _describe(config: Config, findings: dict[str, str | EbusError]) -> None:
+    count = len(config.tenants)
+    click.echo(f"{config.config_file or 'API_KEY and DB_PATH'}: no mistakes")
+    click.echo(f"Engine: {config.engine}, durability {config.durability}")
+    click.echo(f"Port: {config.port}")
+    click.echo(f"Tenants: {count}")
+    for tenant in config.tenants:
+        durability = f", durability {tenant.durability}" if tenant.durability else ""
+        click.echo(f"  {tenant.name}: {findings.get(tenant.name, 'new')}{durability}")
+    for warning in config.warnings:
+        click.echo(f"WARNING: {warning}", err=True)

@@ -1,0 +1,117 @@
+"""`ebus serve`: run the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from functools import partial
+from typing import NoReturn
+
+import click
+import msgspec
+
+from ebus.cli.logs import LogFormat, set_up_logs
+from ebus.config import Config, ConfigError, load_config
+from ebus.core.errors import EbusError
+from ebus.http.server import listen, run
+
+logger = logging.getLogger("ebus")
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-config",
+    "config_file",
+    metavar="FILE",
+    help="The tenants to serve. Without it: one tenant, from API_KEY and DB_PATH.",
+)
+@click.option("--host", help="The interface to listen on.  [default: all]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 takes any.  [default: PORT, or 8080]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or JSON for machines.",
+)
+@click.option("--access-log", is_flag=True, help="Log every request.")
+def serve(
+    config_file: str | None,
+    host: str | None,
+    port: int | None,
+    log_format: LogFormat,
+    access_log: bool,
+) -> None:
+    """Serve the tenants of a config file, or a single tenant.
+
+    These are read from the environment: PORT, RATE_LIMIT and RATE_BURST (requests per second
+    of one tenant), ENABLE_GZIP, READ_TIMEOUT, WRITE_TIMEOUT, IDLE_TIMEOUT, SHUTDOWN_TIMEOUT
+    (30s, 2m, 500ms), and API_KEY and DB_PATH for a single tenant.
+    """
+    set_up_logs(log_format)
+    try:
+        config = load_config(config_file, os.environ)
+    except ConfigError as error:
+        fail(str(error))
+    if host is not None:
+        config = msgspec.structs.replace(config, host=host)
+    if port is not None:
+        config = msgspec.structs.replace(config, port=port)
+    try:
+        taken = listen(config.host, config.port)
+    except OSError as error:
+        fail(_cannot_listen(config, error))
+    _say_what_starts(config)
+    try:
+        run(config, taken, access_log=access_log, started=partial(_say_it_is_up, config, taken))
+    except EbusError as error:
+        fail(f"Failed to start: {error}")
+    finally:
+        taken.close()
+    logger.info("Server stopped")
+
+
+def fail(message: str) -> NoReturn:
+    """End with status 1 and the reason on standard error."""
+    click.echo(message, err=True)
+    sys.exit(1)
+
+
+def _say_what_starts(config: Config) -> None:
+    if config.single_tenant:
+        logger.info("=== ebus Server ===")
+    else:
+        logger.info("=== ebus Multi-Tenant Server ===")
+        logger.info("Config file: %s", config.config_file)
+
+
+def _say_it_is_up(config: Config, taken: socket.socket) -> None:
+    names = " ".join(tenant.name for tenant in config.tenants)
+    if config.single_tenant:
+        logger.info("Database: %s", os.path.join(config.data_dir, f"{names}.db"))
+    else:
+        logger.info("Initialized %d tenants: [%s]", len(config.tenants), names)
+        logger.info("Data directory: %s", config.data_dir)
+    port = taken.getsockname()[1]
+    logger.info("Server listening on %s", _address(config.host, port))
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _cannot_listen(config: Config, error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return (
+        f"Failed to listen on {_address(config.host, config.port)}: {reason}; "
+        f"choose another port or interface with --port and --host"
+    )

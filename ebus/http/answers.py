@@ -1,0 +1,86 @@
+"""Answers as ASGI messages: whole ones, and arrays of events that are sent page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from litestar.types import Receive, Scope, Send
+
+from ebus.core.store import WirePage
+
+JSON = "application/json"
+
+
+class Answer:
+    """An answer that is in memory as a whole. A handler returns it, or it is called at once."""
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        *,
+        status: int = 200,
+        media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self._fields = _fields(headers)
+        if status != 204:  # which has no body, and must not say how long it is
+            self._fields.append((b"content-type", media_type.encode()))
+            self._fields.append((b"content-length", b"%d" % len(body)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self._fields})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class EventArray:
+    """A JSON array of events, sent a page at a time, so that memory stays flat.
+
+    There must be a first page, even if it is empty. A client that takes longer than
+    `write_timeout_s` to make room for the next one loses its connection. So does one whose
+    pages fail half way: an array that was cut short must never look whole.
+    """
+
+    def __init__(
+        self,
+        pages: AsyncIterator[WirePage],
+        *,
+        write_timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._pages = pages
+        self._write_timeout_s = write_timeout_s
+        self._fields = [*_fields(headers), (b"content-type", JSON.encode())]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = await anext(self._pages)  # what cannot be read at all is still refused whole
+        await send({"type": "http.response.start", "status": 200, "headers": self._fields})
+        client_left = asyncio.ensure_future(_disconnect(receive))
+        try:
+            before = b"["
+            while not client_left.done():
+                if page.count:
+                    part = before + b",".join(page.chunks)
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                    before = b","
+                try:
+                    page = await anext(self._pages)
+                except StopAsyncIteration:
+                    end = b"[]" if before == b"[" else b"]"
+                    await send({"type": "http.response.body", "body": end, "more_body": False})
+                    return
+        finally:
+            client_left.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _fields(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]

@@ -1,0 +1,70 @@
+"""Where the parts of the server are put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.types import ASGIApp
+
+from ebus.config import Config
+from ebus.http.compression import COMPRESSION, negotiate_gzip
+from ebus.http.openapi import openapi_routes
+from ebus.http.problems import MEDIA_TYPE, problem_of
+from ebus.http.routes.events import event_routes
+from ebus.http.routes.health import health_routes
+from ebus.http.routes.metrics import metric_routes
+from ebus.http.routes.subscriptions import subscription_routes
+from ebus.http.routes.tenants import tenant_routes
+from ebus.http.tenancy import Door, Tenancy
+
+
+def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
+    """The server as an ASGI application.
+
+    Its lifespan opens the engine and closes every store; the requests of a server that has
+    not started are answered 503. The application never logs a key.
+    """
+    tenancy = tenancy or Tenancy(config)
+    served: ASGIApp = Door(create_routes(config, tenancy), tenancy)
+    return negotiate_gzip(served) if config.enable_gzip else served
+
+
+def create_routes(config: Config, tenancy: Tenancy) -> Litestar:
+    """What lies behind the door."""
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await tenancy.start()
+        try:
+            yield
+        finally:
+            await tenancy.stop()
+
+    return Litestar(
+        [
+            *event_routes(config),
+            *subscription_routes(config),
+            *metric_routes(config),
+            *tenant_routes(config),
+            *health_routes(tenancy),
+            *openapi_routes(config),
+        ],
+        lifespan=[lifespan],
+        exception_handlers={Exception: _answer_error},
+        compression_config=COMPRESSION if config.enable_gzip else None,
+        openapi_config=None,  # the document is written by hand, see `openapi`
+        logging_config=None,
+    )
+
+
+def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    problem = problem_of(error)
+    return Response(
+        problem.body(),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=problem.headers,
+    )

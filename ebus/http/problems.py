@@ -1,0 +1,130 @@
+"""Errors on the wire: what each becomes, in one table, as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+import msgspec
+from litestar.exceptions import HTTPException
+
+from ebus.core.errors import (
+    EbusError,
+    EngineError,
+    EventTooLarge,
+    InvalidEvent,
+    InvalidInput,
+    StoreBusy,
+    StoreClosed,
+    StoreError,
+    StoreFull,
+    StoreOverloaded,
+    StoreRefused,
+    StoreUnavailable,
+)
+from ebus.http.answers import Answer
+
+logger = logging.getLogger("ebus.http")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """The body of an answer that reports an error."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = "about:blank"
+
+
+class Problem(Exception):
+    """An answer that reports an error. `code` is stable; `detail` is for people."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+
+    def body(self) -> bytes:
+        title = HTTPStatus(self.status).phrase
+        return msgspec.json.encode(Document(title, self.status, self.detail, self.code))
+
+    def answer(self) -> Answer:
+        return Answer(self.body(), status=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+
+
+class _Meaning(msgspec.Struct, frozen=True):
+    """What an error is to a client. Without a detail the error's own message is meant for it."""
+
+    status: int
+    detail: str | None = None
+    retry_after_s: int | None = None
+
+
+MEANINGS: dict[type[EbusError], _Meaning] = {
+    EventTooLarge: _Meaning(413),
+    InvalidInput: _Meaning(400),
+    StoreBusy: _Meaning(503, "The tenant's database is in use elsewhere; try again", 1),
+    StoreClosed: _Meaning(503, "The server is shutting down; try again", 1),
+    StoreOverloaded: _Meaning(503, "Too many appends of this tenant are waiting; try again", 1),
+    StoreFull: _Meaning(507, "The server has no space left; nothing was stored"),
+    StoreUnavailable: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),
+    StoreRefused: _Meaning(503, "The tenant's stored data needs an operator's attention", 60),
+    StoreError: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),
+    EngineError: _Meaning(503, "The storage engine cannot be used at the moment", 5),
+}
+"""Every error of core, itself or by the nearest of its ancestors that stands here."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that tells a client of this error. What the client must not see is logged."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return _problem_of_routing(error)
+    meaning = next(
+        (MEANINGS[kind] for kind in type(error).__mro__ if kind in MEANINGS),
+        None,
+    )
+    if meaning is None or not isinstance(error, EbusError):
+        logger.error("a request failed: %s", error, exc_info=error)
+        return Problem(500, "internal_error", "The server failed; the operator's log says why")
+    if meaning.detail is not None:
+        logger.warning("a request was refused: %s", error)
+    headers = {}
+    if meaning.retry_after_s is not None:
+        headers["Retry-After"] = str(meaning.retry_after_s)
+    return Problem(meaning.status, error.code, meaning.detail or _place(error), headers)
+
+
+def _place(error: EbusError) -> str:
+    """An error's message with its place as a JSON path."""
+    if isinstance(error, InvalidEvent):
+        field = f".{error.field}" if error.field else ""
+        return f"$[{error.index}]{field}: {error.problem}"
+    return str(error)
+
+
+def without_index(error: InvalidEvent) -> Problem:
+    """The problem of an event that was sent by itself, not in a batch."""
+    problem = problem_of(error)
+    problem.detail = problem.detail.replace("$[0]", "$", 1)
+    return problem
+
+
+_ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
+_ROUTING_DETAILS = {404: "There is nothing at this path", 405: "Method not allowed"}
+
+
+def _problem_of_routing(error: HTTPException) -> Problem:
+    status = error.status_code
+    code = _ROUTING_CODES.get(status, "bad_request")
+    detail = _ROUTING_DETAILS.get(status, HTTPStatus(status).phrase)
+    headers = {name.title(): value for name, value in (error.headers or {}).items()}
+    return Problem(status, code, detail, headers)

@@ -1,0 +1,1 @@
+"""What the server answers, one theme a module."""

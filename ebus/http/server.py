@@ -1,0 +1,152 @@
+"""Running the application on a socket: uvicorn, its time limits and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ebus.config import Config
+from ebus.http.app import create_app
+from ebus.http.tenancy import Tenancy
+
+logger = logging.getLogger("ebus.http")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port without answering on it yet. Without a host: every interface, IPv4 and IPv6.
+
+    Raises OSError when the port is taken or the host is not one of this machine.
+    """
+    if not host and socket.has_dualstack_ipv6():
+        family, address = socket.AF_INET6, "::"
+    else:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, address = found[0][0], str(found[0][4][0])
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(host)))
+        taken.bind((address, port))
+    except BaseException:
+        taken.close()
+        raise
+    return taken
+
+
+def run(
+    config: Config, taken: socket.socket, *, access_log: bool, started: Callable[[], None]
+) -> None:
+    """Serve until a signal says stop; `started` is called once connections are accepted.
+
+    SIGINT or SIGTERM: no new connections, what is under way is finished within
+    `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
+    once, and so does one before the start is complete: what was acknowledged is on disk.
+    Raises `EbusError` when the engine or a tenant cannot be opened.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(config, taken, access_log, started))
+
+
+async def _run(
+    config: Config, taken: socket.socket, access_log: bool, started: Callable[[], None]
+) -> None:
+    tenancy = Tenancy(config)
+    server = _Server(
+        uvicorn.Config(
+            create_app(config, tenancy),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",  # the stores outlive the server's last request, see below
+            log_config=None,
+            access_log=access_log,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=config.idle_timeout_s,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=config.shutdown_timeout_s,  # type: ignore[arg-type]
+        ),
+        started,
+    )
+    server.config.ebus_read_timeout_s = config.read_timeout_s  # type: ignore[attr-defined]
+    with server.capture_signals():
+        await tenancy.start()
+        try:
+            await server.serve([taken])
+        finally:
+            await tenancy.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, told apart by what a signal does and by saying when it is up."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._call_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._call_started()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        yield
+
+    def _stop(self, number: int) -> None:
+        if self.started and not self.should_exit:
+            logger.info("Shutting down server...")
+            self.should_exit = True
+        else:
+            os._exit(128 + number)
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with a time limit for the head of a request, which it lacks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timeout_s: float = self.config.ebus_read_timeout_s  # type: ignore[attr-defined]
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(self._head_timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

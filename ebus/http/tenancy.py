@@ -1,0 +1,181 @@
+"""The door: from a key to a tenant to its store.
+
+Whoever passes has a `Tenant` in the request's scope, and nothing past the door takes a
+tenant's name from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Iterable
+
+from aiolimiter import AsyncLimiter
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from ebus.config import Config, TenantConfig
+from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.core.engine import Engine, SupportsHealth, inspect_tenants, open_engine
+from ebus.core.errors import EbusError, StoreClosed, StoreRefused
+from ebus.core.tenant import TenantName
+from ebus.http.problems import Problem, problem_of
+
+OPEN_PATHS = frozenset({"/health"})
+"""What is answered without a key."""
+
+
+class Tenant:
+    """Who a request speaks for, and the only store that it can reach."""
+
+    def __init__(self, name: TenantName, store: AsyncTenantStore) -> None:
+        self.name = name
+        self.store = store
+
+
+def tenant_of(scope: Scope) -> Tenant:
+    """The tenant that the door let in."""
+    tenant = scope["state"]["tenant"]
+    assert isinstance(tenant, Tenant)
+    return tenant
+
+
+class Tenancy:
+    """Every configured tenant, and the engine that keeps them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._engine: AsyncEngine | None = None
+        self._entries = {tenant.key_digest: _Entry(tenant, config) for tenant in config.tenants}
+
+    async def start(self) -> None:
+        """Make the engine and look at every tenant, so that what is wrong shows at start.
+
+        The tenants are opened too while they are few: at most `limits.max_eager_tenants`.
+        Raises what that raises, or one `StoreRefused` that tells of all the tenants which
+        could not be opened.
+        """
+        config = self._config
+        engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
+        await asyncio.to_thread(_refuse_bad_tenants, engine, config)
+        self._engine = AsyncEngine(engine)
+        if len(config.tenants) <= config.limits.max_eager_tenants:
+            try:
+                for tenant in config.tenants:
+                    await self._engine.tenant(tenant.name, durability=tenant.durability)
+            except BaseException:
+                await self.stop()
+                raise
+
+    async def stop(self) -> None:
+        """Finish what waits and close every store."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await engine.aclose()
+
+    async def check_health(self) -> None:
+        await self._open_engine().check_health()
+
+    async def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> Tenant:
+        """The tenant whose key these headers carry, if its rate allows one more request.
+
+        Raises `Problem` 401 or 429, and what opening the tenant's store raises.
+        """
+        # A digest is looked up, not a key: how long that takes says nothing about any key.
+        entry = self._entries.get(hashlib.sha256(_api_key(headers)).digest())
+        if entry is None:
+            raise _unauthorized("Invalid API key")
+        await entry.take_turn()
+        tenant = entry.config
+        store = await self._open_engine().tenant(tenant.name, durability=tenant.durability)
+        return Tenant(tenant.name, store)
+
+    def _open_engine(self) -> AsyncEngine:
+        if self._engine is None:
+            raise StoreClosed("the server is not running")
+        return self._engine
+
+
+def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
+    if isinstance(engine, SupportsHealth):
+        engine.check_health()
+    findings = inspect_tenants(engine, (tenant.name for tenant in config.tenants))
+    refused = [str(finding) for finding in findings.values() if isinstance(finding, EbusError)]
+    if refused:
+        raise StoreRefused("\n".join(refused))
+
+
+class _Entry:
+    """One configured tenant, and how many requests it may make."""
+
+    def __init__(self, tenant: TenantConfig, config: Config) -> None:
+        self.config = tenant
+        self._rate = config.rate_limit
+        # A bucket of `burst` requests that empties at `rate` requests a second.
+        self._limiter = (
+            AsyncLimiter(config.rate_burst or 1, (config.rate_burst or 1) / config.rate_limit)
+            if config.rate_limit
+            else None
+        )
+
+    async def take_turn(self) -> None:
+        """Count one request. Raises `Problem` 429 when there were too many."""
+        if self._limiter is None:
+            return
+        if not self._limiter.has_capacity():
+            assert self._rate is not None
+            retry_after_s = math.ceil(1 / self._rate)
+            raise Problem(
+                429,
+                "rate_limited",
+                f"This tenant may make {self._rate:g} requests a second; slow down",
+                {"Retry-After": str(retry_after_s)},
+            )
+        await self._limiter.acquire()  # there is room, so it does not wait
+
+
+class Door:
+    """ASGI middleware that lets nobody in without a key. It does not look at the body."""
+
+    def __init__(self, app: ASGIApp, tenancy: Tenancy) -> None:
+        self._app = app
+        self._tenancy = tenancy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["path"] not in OPEN_PATHS:
+            try:
+                tenant = await self._tenancy.admit(scope["headers"])
+            except Exception as error:
+                await problem_of(error).answer()(scope, receive, send)
+                return
+            scope.setdefault("state", {})["tenant"] = tenant
+        await self._app(scope, receive, send)
+
+
+def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The key of `X-API-Key`, or else of `Authorization: Bearer`.
+
+    White space around it is not part of it (RFC 9110, 5.5). A header that comes twice says
+    nothing certain, so it does not count as a key. Other schemes of Authorization do not
+    either.
+    """
+    keys = [value for name, value in headers if name == b"x-api-key"]
+    if not keys:
+        keys = [
+            credentials
+            for name, value in headers
+            if name == b"authorization"
+            for scheme, _, credentials in [value.strip().partition(b" ")]
+            if scheme.lower() == b"bearer"
+        ]
+    if not keys or not any(key.strip() for key in keys):
+        raise _unauthorized("API key required")
+    if len(keys) > 1:
+        raise _unauthorized("Invalid API key")
+    return keys[0].strip()
+
+
+def _unauthorized(detail: str) -> Problem:
+    code = "key_required" if detail == "API key required" else "key_invalid"
+    return Problem(401, code, detail, {"WWW-Authenticate": "Bearer"})

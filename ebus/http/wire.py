@@ -1,0 +1,164 @@
+"""Requests as bytes: the body, the query and the path's ids, read strictly.
+
+What cannot be read is a `Problem` whose detail names the place and says what to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar.types import Receive, Scope
+
+from ebus.core.event import NewEvent
+from ebus.core.limits import MAX_POSITION
+from ebus.http.problems import Problem
+
+T = TypeVar("T")
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A position by itself: a head, or a checkpoint."""
+
+    position: Annotated[int, msgspec.Meta(ge=0, le=MAX_POSITION)]
+
+
+_decode_event = msgspec.json.Decoder(NewEvent)
+_decode_batch = msgspec.json.Decoder(list[NewEvent])
+_decode_position = msgspec.json.Decoder(Position)
+
+
+def decode_event(body: bytes) -> NewEvent:
+    return _decode(_decode_event, body)
+
+
+def decode_batch(body: bytes) -> list[NewEvent]:
+    return _decode(_decode_batch, body)
+
+
+def decode_position(body: bytes) -> int:
+    return _decode(_decode_position, body).position
+
+
+def encode_position(position: int) -> bytes:
+    return b'{"position":%d}' % position
+
+
+_AT_PLACE = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        if not body.isascii():
+            body.decode()  # the decoder passes raw JSON through without looking at its bytes
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        problem, place = str(error), "$"
+        if match := _AT_PLACE.fullmatch(problem):
+            problem, place = match.groups()
+        raise Problem(400, "invalid_body", f"{place}: {problem}") from None
+    except UnicodeDecodeError as error:
+        detail = f"The body must be valid UTF-8: byte {error.start} is not"
+    except RecursionError:
+        detail = "The body must be one JSON document: it nests too deeply"
+    except msgspec.DecodeError as error:
+        detail = f"The body must be one JSON document: {error}"
+    raise Problem(400, "invalid_json", detail) from None
+
+
+# `curl -d` names this type unless it is told otherwise; it says nothing about the body.
+_UNSAID = frozenset({b"", b"application/x-www-form-urlencoded"})
+
+
+async def read_body(
+    scope: Scope, receive: Receive, *, max_body_bytes: int, read_timeout_s: float
+) -> bytes:
+    """The whole body. Raises `Problem` 408, 413 or 415, and 400 when the client leaves."""
+    headers = dict(scope["headers"])
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not (media_type in _UNSAID or media_type == b"application/json"):
+        raise Problem(415, "unsupported_media_type", "Send JSON: Content-Type: application/json")
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(read_timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Problem(400, "incomplete_body", "The body ended too soon")
+                body += message["body"]
+                if len(body) > max_body_bytes:
+                    raise _too_large(max_body_bytes)
+                if not message["more_body"]:
+                    return bytes(body)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "request_timeout",
+            f"The body did not arrive within {read_timeout_s:g} s",
+            {"Connection": "close"},
+        ) from None
+
+
+def _too_large(max_body_bytes: int) -> Problem:
+    return Problem(413, "body_too_large", f"The body may have at most {max_body_bytes} bytes")
+
+
+class Query:
+    """The query of a request: parameters by name, each at most once."""
+
+    def __init__(self, scope: Scope) -> None:
+        try:
+            self._pairs = parse_qsl(
+                scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=100
+            )
+        except ValueError:
+            raise Problem(400, "invalid_query", "The query cannot be read") from None
+
+    def whole_number(self, name: str, *, least: int, default: int | None) -> int | None:
+        """The parameter as a number from `least` to the largest position."""
+        values = [value for key, value in self._pairs if key == name]
+        if not values:
+            return default
+        if len(values) == 1 and _DIGITS.fullmatch(values[0]):
+            number = int(values[0])
+            if least <= number <= MAX_POSITION:
+                return number
+        raise _invalid_parameter(name, least)
+
+    def required_number(self, name: str, *, least: int) -> int:
+        number = self.whole_number(name, least=least, default=None)
+        if number is None:
+            raise _invalid_parameter(name, least)
+        return number
+
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
+
+
+def _invalid_parameter(name: str, least: int) -> Problem:
+    return Problem(
+        400,
+        "invalid_parameter",
+        f"Invalid '{name}' parameter: send one whole number from {least} to {MAX_POSITION}",
+    )
+
+
+# What a path segment holds without escaping (RFC 3986, 3.3): the id looks the same everywhere.
+_SUBSCRIPTION_ID = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")
+
+
+def check_subscription_id(id: str, *, max_chars: int) -> str:
+    """The id of a subscription as it stands in a path. Raises `Problem` 400."""
+    if len(id) > max_chars:
+        detail = f"The subscription id has {len(id)} characters, at most {max_chars} are allowed"
+    elif not _SUBSCRIPTION_ID.fullmatch(id) or id in (".", ".."):
+        detail = "A subscription id is made of A-Z a-z 0-9 and - . _ ~ ! $ & ' ( ) * + , ; = : @"
+    else:
+        return id
+    raise Problem(400, "invalid_subscription_id", detail)

@@ -1,0 +1,113 @@
+"""A real server process for tests: started on a free port, stopped by its id."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+
+_LISTENING = re.compile(r"Server listening on .*:(\d+)$")
+
+
+class LiveServer:
+    """A running `ebus`. `lines` is what it has logged so far, `port` where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.port = 0
+        self._listening = threading.Event()
+        self._ended = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_until_listening(self) -> None:
+        assert self._listening.wait(START_TIMEOUT_S), f"the server did not start:\n{self.log}"
+        assert self.port, f"the server ended:\n{self.log}"
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask the process to end and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(STOP_TIMEOUT_S)
+        self._ended.wait(STOP_TIMEOUT_S)
+        return status
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+        self._ended.wait(STOP_TIMEOUT_S)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self.lines.append(line.rstrip("\n"))
+                if match := _LISTENING.search(self.lines[-1]):
+                    self.port = int(match[1])
+                    self._listening.set()
+        self._listening.set()
+        self._ended.set()
+
+
+def start(
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+) -> LiveServer:
+    """Start `ebus` with these arguments, without waiting for anything.
+
+    Nothing of this process's environment reaches it that would set it up.
+    """
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebus", *arguments],
+        cwd=cwd,
+        env={**inherited, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return LiveServer(process)
+
+
+@contextmanager
+def serving(
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[LiveServer]:
+    """A server that listens; it is stopped at the end, and must stop well."""
+    server = start(
+        ["serve", "--host", "127.0.0.1", *arguments],
+        cwd=cwd,
+        environment={"PORT": "0", **(environment or {})},
+    )
+    try:
+        server.wait_until_listening()
+        yield server
+        if server.process.poll() is None:
+            status = server.stop()
+            assert status == 0, f"the server ended with status {status}:\n{server.log}"
+    finally:
+        server.kill()
