@@ -1,0 +1,100 @@
+"""The config file: its keys, and what they come to."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ebus.config.api_key import warn_of_short_keys
+from ebus.config.document import parse_document, read_config_file
+from ebus.config.engine_address import engine_address
+from ebus.config.environment import VARIABLES
+from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
+from ebus.config.nodes import Key, Section, line_of, mapping, read_line, read_whole_number, told
+from ebus.config.tenants import DURABILITY, TENANT_KEYS, TENANTS, check_tenants
+from ebus.core.limits import Limits
+
+LIMIT_KEYS = {
+    field.name: Key(read_whole_number, str(field.default))
+    for field in msgspec.structs.fields(Limits)
+}
+
+TOP_KEYS = {
+    "data_dir": Key(read_line, '"data"'),
+    "engine": Key(read_line, "sqlite"),
+    "store_backend": Key(read_line, "sqlite"),  # the original's word for the engine
+    "durability": DURABILITY,
+    "limits": Key(mapping(LIMIT_KEYS), "{max_read_events: 10000}"),
+    "tenants": TENANTS,
+}
+
+FILE_KEYS: tuple[str, ...] = (
+    *TOP_KEYS,
+    *(f"limits.{name}" for name in LIMIT_KEYS),
+    *(f"tenants.{name}" for name in TENANT_KEYS),
+)
+"""Every key of the file. Those of a limit or a tenant have a dot, as in `tenants.api_key`."""
+
+_ELSEWHERE = {
+    **dict.fromkeys(LIMIT_KEYS, "it belongs below `limits:`"),
+    **dict.fromkeys(TENANT_KEYS, "it belongs to a tenant, indented like the tenant's other keys"),
+    **{name.lower(): f"it is set in the environment, as {name}" for name in VARIABLES},
+    "<<": "merging is not supported, write the keys out",
+}
+
+_read_top = mapping(TOP_KEYS, elsewhere=_ELSEWHERE)
+
+
+def read_file(path: str) -> Reading:
+    """What the config file says, and all its mistakes. Never raises."""
+    try:
+        data, warnings = read_config_file(path)
+    except Wrong as wrong:
+        return Reading({}, [Mistake("", f"read config file: {wrong}")], [])
+    mistakes = FileMistakes(path)
+    top = _top_section(data, mistakes)
+    if top is None:
+        return Reading({}, mistakes.in_order(), warnings)
+    limits = Limits(**(top.values["limits"].values if "limits" in top.values else {}))
+    tenants = check_tenants(top.values.get("tenants", []), limits, mistakes)
+    fields = {
+        "config_file": path,
+        **_engine_fields(top, mistakes, warnings),
+        "durability": top.values.get("durability", "full"),
+        "tenants": tenants.configs,
+        "limits": limits,
+    }
+    warnings.extend(warn_of_short_keys(tenants.with_short_keys))
+    return Reading(fields, mistakes.in_order(), warnings)
+
+
+def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:
+    root = parse_document(data, mistakes)
+    if root is None:
+        return None
+    try:
+        section: Section = _read_top(root, mistakes)
+    except Wrong as wrong:
+        mistakes.add(line_of(root), f"the file {wrong}; write `tenants: {TENANTS.example}`")
+        return None
+    return section
+
+
+def _engine_fields(top: Section, mistakes: FileMistakes, warnings: list[str]) -> dict[str, str]:
+    """The engine's address and the data directory."""
+    key = "engine" if "engine" in top.lines else "store_backend"
+    if key == "engine" and "store_backend" in top.lines:
+        message = "store_backend is the older name of engine; keep only engine"
+        mistakes.add(top.lines["store_backend"], message)
+    engine: str = top.values.get(key, "sqlite")
+    data_dir: str = top.values.get("data_dir", "data")
+    address = engine
+    try:
+        address = engine_address(engine, data_dir)
+    except Wrong as wrong:
+        mistakes.add(top.lines[key], told(key, wrong, TOP_KEYS[key].example))
+    location = engine.partition(":")[2]
+    if location and "data_dir" in top.values and location != data_dir:
+        warnings.append(f"data_dir is not used: {key} names a place of its own")
+    elif location and not location.startswith("//"):
+        data_dir = location
+    return {"engine": address, "data_dir": data_dir}

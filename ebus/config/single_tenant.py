@@ -1,0 +1,89 @@
+"""Without a config file: one tenant, whose key is API_KEY and whose file is DB_PATH."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from ebus.config.api_key import ApiKey, parse_api_key, warn_of_short_keys
+from ebus.config.environment import Variable, read_variables
+from ebus.config.mistakes import Mistake, Reading, Wrong
+from ebus.config.model import TenantConfig
+from ebus.core.errors import InvalidTenantName
+from ebus.core.limits import Limits
+from ebus.core.tenant import TenantName
+
+
+class Database(msgspec.Struct, frozen=True):
+    """A tenant's file, taken apart: `DIRECTORY/TENANT.db`."""
+
+    directory: str
+    tenant: TenantName
+
+
+def parse_db_path(text: str) -> Database:
+    """Raises `Wrong` unless the path ends in the name of a tenant and `.db`."""
+    if text == ":memory:":
+        raise Wrong(
+            "would lose every event at the end: name a file, or use a config file with "
+            "`engine: memory`"
+        )
+    directory, file_name = os.path.split(text)
+    name, extension = os.path.splitext(file_name)
+    if extension != ".db" or not directory.isprintable():
+        raise Wrong("is no path that ends in NAME.db")
+    try:
+        return Database(directory or ".", TenantName(name))
+    except InvalidTenantName as error:
+        raise Wrong(f"is no path that ends in NAME.db: {error}") from None
+
+
+SINGLE_TENANT_VARIABLES = {
+    "API_KEY": Variable("api_key", parse_api_key, "…", is_secret=True),
+    "DB_PATH": Variable("database", parse_db_path, "events.db"),
+}
+"""What is read only without a config file."""
+
+DEFAULT_DB_PATH = "events.db"
+
+
+def read_single_tenant(environment: Mapping[str, str]) -> Reading:
+    """The one tenant, and every mistake. Never raises."""
+    values, mistakes = read_variables(SINGLE_TENANT_VARIABLES, environment)
+    if not environment.get("API_KEY"):
+        message = (
+            "not set; start with a config file (ebus -config tenants.yaml), "
+            "or with the key of a single tenant (API_KEY=… ebus)"
+        )
+        mistakes.insert(0, Mistake("API_KEY", message))
+    if mistakes:
+        return Reading({}, mistakes, [])
+    key: ApiKey = values["api_key"]
+    database: Database = values.get("database") or parse_db_path(DEFAULT_DB_PATH)
+    fields = {
+        "config_file": None,
+        "engine": f"sqlite:{database.directory}",
+        "data_dir": database.directory,
+        "tenants": (TenantConfig(name=database.tenant, key_digest=key.digest),),
+        "limits": Limits(),
+    }
+    return Reading(fields, [], warn_of_short_keys([database.tenant] if key.is_short else []))
+
+
+_SAID_BY_THE_FILE = {
+    "API_KEY": "every tenant has its own in",
+    "DB_PATH": "the place of the data is data_dir in",
+}
+
+
+def warn_of_unused(environment: Mapping[str, str], config_file: str | None) -> list[str]:
+    """A warning for each variable that a config file makes meaningless."""
+    if config_file is None:
+        return []
+    return [
+        f"{name} is set but not used: {reason} {config_file}"
+        for name, reason in _SAID_BY_THE_FILE.items()
+        if environment.get(name)
+    ]
