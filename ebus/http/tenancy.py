@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 from collections.abc import Iterable
 
@@ -21,6 +22,8 @@ from ebus.core.engine import Engine, SupportsHealth, inspect_tenants, open_engin
 from ebus.core.errors import EbusError, StoreClosed, StoreRefused
 from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem, problem_of
+
+logger = logging.getLogger("ebus.http")
 
 OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
@@ -150,7 +153,12 @@ class Door:
                 await problem_of(error).answer()(scope, receive, send)
                 return
             scope.setdefault("state", {})["tenant"] = tenant
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            # It had begun already: all that is left is to break it off, see `EventArray`.
+            logger.warning("an answer broke off: %r", error.__cause__ or error)
+            raise
 
 
 def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -20,9 +20,12 @@ PATH = "/subscriptions/{subscription_id:str}/position"
 def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
     max_chars = config.limits.max_subscription_id_chars
 
+    def name_in(request: Request[Any, Any, Any]) -> str:
+        return check_subscription_id(request.path_params["subscription_id"], max_chars=max_chars)
+
     @route(PATH, http_method=[HttpMethod.POST, HttpMethod.PUT])
-    async def save_checkpoint(request: Request[Any, Any, Any], subscription_id: str) -> ASGIApp:
-        name = check_subscription_id(subscription_id, max_chars=max_chars)
+    async def save_checkpoint(request: Request[Any, Any, Any]) -> ASGIApp:
+        name = name_in(request)
         body = await read_body(
             request.scope,
             request.receive,
@@ -33,8 +36,8 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
         return Answer(status=204)
 
     @get(PATH)
-    async def read_checkpoint(request: Request[Any, Any, Any], subscription_id: str) -> ASGIApp:
-        name = check_subscription_id(subscription_id, max_chars=max_chars)
+    async def read_checkpoint(request: Request[Any, Any, Any]) -> ASGIApp:
+        name = name_in(request)
         position = await tenant_of(request.scope).store.checkpoint(name)
         return Answer(encode_position(position or 0))
 

@@ -1,0 +1,222 @@
+"""What can be set from outside: rate, compression, time limits, bounds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ebus.http.compression import accepts_gzip
+from tests.http.conftest import write_config
+from tests.live_server import LiveServer, serving
+
+KEYS = {"alice": "a" * 40, "bob": "b" * 40}
+EVENT = {"type": "T", "data": 1, "timestamp": "2024-01-01T00:00:00Z"}
+
+
+@contextmanager
+def server_with(
+    directory: Path, environment: Mapping[str, str], **settings: object
+) -> Iterator[LiveServer]:
+    tenants = [{"name": name, "api_key": key} for name, key in KEYS.items()]
+    write_config(directory / "tenants.yaml", {"engine": "memory", "tenants": tenants, **settings})
+    with serving(["--config", "tenants.yaml"], cwd=directory, environment=environment) as server:
+        yield server
+
+
+def client_of(server: LiveServer, tenant: str = "alice") -> httpx.Client:
+    return httpx.Client(base_url=server.url, headers={"X-API-Key": KEYS[tenant]}, timeout=60)
+
+
+# The rate of a tenant
+
+
+def test_a_tenant_over_its_rate_is_429_and_others_are_not(tmp_path: Path) -> None:
+    environment = {"RATE_LIMIT": "0.01", "RATE_BURST": "3"}
+    with server_with(tmp_path, environment) as server, client_of(server) as alice:
+        assert [alice.get("/position").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
+        refused = alice.get("/metrics")
+        assert refused.headers["retry-after"] == "100"
+        assert refused.json()["code"] == "rate_limited"
+        with client_of(server, "bob") as bob:
+            assert bob.get("/position").status_code == 200
+        assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_wrong_key_does_not_use_up_anybodys_rate(tmp_path: Path) -> None:
+    with server_with(tmp_path, {"RATE_LIMIT": "0.01", "RATE_BURST": "1"}) as server:
+        for _ in range(5):
+            wrong = httpx.get(f"{server.url}/position", headers={"X-API-Key": "wrong"})
+            assert wrong.status_code == 401
+        with client_of(server) as alice:
+            assert alice.get("/position").status_code == 200
+
+
+def test_without_a_rate_there_is_no_limit(tmp_path: Path) -> None:
+    with server_with(tmp_path, {}) as server, client_of(server) as alice:
+        assert {alice.get("/position").status_code for _ in range(300)} == {200}
+
+
+# Compression
+
+
+@pytest.fixture(scope="module")
+def gzip_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with server_with(tmp_path_factory.mktemp("gzip"), {"ENABLE_GZIP": "true"}) as server:
+        with client_of(server) as alice:
+            alice.post("/events/batch", json=[EVENT] * 100)
+        yield server
+
+
+def get(server: LiveServer, path: str, accepted: str) -> httpx.Response:
+    """The answer as it is on the wire: httpx would unpack it."""
+    headers = {"X-API-Key": KEYS["alice"], "Accept-Encoding": accepted}
+    with httpx.stream("GET", server.url + path, headers=headers) as answer:
+        answer.extensions["raw"] = b"".join(answer.iter_raw())
+        return answer
+
+
+@pytest.mark.parametrize("path", ["/events?from=1", "/events/stream?from=1"])
+def test_large_answers_are_compressed_for_those_who_ask(gzip_server: LiveServer, path: str) -> None:
+    answer = get(gzip_server, path, "gzip, deflate")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["vary"].lower() == "accept-encoding"
+    raw = answer.extensions["raw"]
+    assert len(json.loads(gzip.decompress(raw))) == 100
+    assert len(raw) < 2_000
+
+
+@pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0", "gzip; q=0.000", "x-gzip"])
+def test_nobody_gets_gzip_who_does_not_accept_it(gzip_server: LiveServer, accepted: str) -> None:
+    answer = get(gzip_server, "/events?from=1", accepted)
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["vary"].lower() == "accept-encoding"
+    assert len(json.loads(answer.extensions["raw"])) == 100
+
+
+@pytest.mark.parametrize("path", ["/position", "/metrics", "/nope", "/events?from=1&to=2"])
+def test_small_answers_are_not_compressed(gzip_server: LiveServer, path: str) -> None:
+    assert "content-encoding" not in get(gzip_server, path, "gzip").headers
+
+
+def test_compression_is_off_unless_it_is_asked_for(tmp_path: Path) -> None:
+    with server_with(tmp_path, {}) as server, client_of(server) as alice:
+        alice.post("/events/batch", json=[EVENT] * 100)
+        answer = get(server, "/events?from=1", "gzip")
+        assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        (b"gzip", True),
+        (b"GZIP", True),
+        (b"br;q=1.0, gzip;q=0.5", True),
+        (b"gzip ; q=1", True),
+        (b"gzip;q=0", False),
+        (b"gzip;q=x", False),
+        (b"*", False),
+        (b"", False),
+    ],
+)
+def test_the_weight_of_gzip_is_read(accepted: bytes, answer: bool) -> None:
+    assert accepts_gzip([(b"accept-encoding", accepted)]) is answer
+
+
+# Time limits
+
+
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET /position HTTP/1.1\r\nHost: x\r\n"],
+    ids=["nothing", "half a head"],
+)
+def test_a_client_that_does_not_finish_its_head_is_cut_off(tmp_path: Path, begun: bytes) -> None:
+    with (
+        server_with(tmp_path, {"READ_TIMEOUT": "200ms"}) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(begun)
+        assert read_all(connection) == b""
+
+
+def test_a_body_that_does_not_arrive_in_time_is_408(tmp_path: Path) -> None:
+    head = (
+        f"POST /events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEYS['alice']}\r\n"
+        "Content-Length: 100\r\n\r\n{"
+    )
+    with (
+        server_with(tmp_path, {"READ_TIMEOUT": "200ms"}) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(head.encode())
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"request_timeout" in answer
+
+
+def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    request = f"GET /position HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEYS['alice']}\r\n\r\n"
+    with (
+        server_with(tmp_path, {"IDLE_TIMEOUT": "200ms"}) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(request.encode())
+        assert read_all(connection).endswith(b'{"position":0}')
+
+
+def test_a_client_that_stops_reading_loses_its_connection(tmp_path: Path) -> None:
+    request = f"GET /events/stream?from=1 HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEYS['alice']}\r\n\r\n"
+    with server_with(tmp_path, {"WRITE_TIMEOUT": "200ms"}) as server:
+        with client_of(server) as alice:
+            for _ in range(8):
+                alice.post("/events/batch", json=[{"type": "T", "data": "x" * 500_000}] * 20)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.settimeout(60)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(request.encode())
+            deadline = time.monotonic() + 60
+            while "an answer broke off" not in server.log:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not answer.endswith(b"0\r\n\r\n")  # it does not look whole
+
+
+# Bounds
+
+
+def test_the_bounds_can_be_set(tmp_path: Path) -> None:
+    limits = {
+        "max_event_bytes": 100,
+        "max_batch_events": 2,
+        "max_body_bytes": 300,
+        "max_read_events": 3,
+        "max_type_chars": 5,
+        "max_subscription_id_chars": 4,
+    }
+    with server_with(tmp_path, {}, limits=limits) as server, client_of(server) as alice:
+        assert alice.post("/events", json={"type": "T", "data": "x" * 100}).status_code == 413
+        assert alice.post("/events", json={"type": "T", "data": "x" * 300}).status_code == 413
+        assert alice.post("/events", json={"type": "TTTTTT", "data": 1}).status_code == 400
+        assert alice.post("/events/batch", json=[EVENT] * 3).status_code == 400
+        assert alice.put("/subscriptions/abcde/position", json={"position": 1}).status_code == 400
+        for _ in range(2):
+            assert alice.post("/events/batch", json=[EVENT] * 2).status_code == 200
+        answer = alice.get("/events?from=1")
+        assert len(answer.json()) == 3
+        assert answer.links["next"]["url"] == "/events?from=4"
+        assert len(alice.get("/events/stream?from=1").json()) == 4
