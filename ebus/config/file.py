@@ -9,7 +9,16 @@ from ebus.config.document import parse_document, read_config_file
 from ebus.config.engine_address import engine_address
 from ebus.config.environment import VARIABLES
 from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
-from ebus.config.nodes import Key, Section, line_of, mapping, read_line, read_whole_number, told
+from ebus.config.nodes import (
+    Key,
+    Section,
+    line_of,
+    mapping,
+    read_directory,
+    read_line,
+    read_whole_number,
+    told,
+)
 from ebus.config.tenants import DURABILITY, TENANT_KEYS, TENANTS, check_tenants
 from ebus.core.limits import Limits
 
@@ -19,7 +28,7 @@ LIMIT_KEYS = {
 }
 
 TOP_KEYS = {
-    "data_dir": Key(read_line, '"data"'),
+    "data_dir": Key(read_directory, '"data"'),
     "engine": Key(read_line, "sqlite"),
     "store_backend": Key(read_line, "sqlite"),  # the original's word for the engine
     "durability": DURABILITY,
@@ -64,7 +73,8 @@ def read_file(path: str) -> Reading:
         "limits": limits,
     }
     warnings.extend(warn_of_short_keys(tenants.with_short_keys))
-    return Reading(fields, mistakes.in_order(), warnings)
+    found = mistakes.in_order()
+    return Reading({} if found else fields, found, warnings)
 
 
 def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:

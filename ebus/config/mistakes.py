@@ -44,7 +44,7 @@ class ConfigError(EbusError):
 class Reading(msgspec.Struct, frozen=True):
     """What one source of settings came to: fields of `Config`, mistakes and warnings.
 
-    The fields are complete only when there are no mistakes.
+    The fields are of use only when there are no mistakes.
     """
 
     fields: dict[str, Any]

@@ -153,6 +153,14 @@ def read_line(node: Node, mistakes: FileMistakes) -> str:
     return text
 
 
+def read_directory(node: Node, mistakes: FileMistakes) -> str:
+    """A directory. Nobody wants one that is called `~`, and a shell would remove another."""
+    directory = read_line(node, mistakes)
+    if directory.startswith("~"):
+        raise Wrong("must be a full path or one relative to where ebus starts: ~ is not expanded")
+    return directory
+
+
 def choice(*choices: str) -> Reader:
     """Reads one of these words."""
 

@@ -30,6 +30,8 @@ def parse_db_path(text: str) -> Database:
             "would lose every event at the end: name a file, or use a config file with "
             "`engine: memory`"
         )
+    if text.startswith("~"):
+        raise Wrong("begins with ~, which is not expanded")
     directory, file_name = os.path.split(text)
     name, extension = os.path.splitext(file_name)
     if extension != ".db" or not directory.isprintable():

@@ -329,6 +329,11 @@ WHOLE = "must be a whole number from 1 to 2147483647, in digits without quotes"
             "data_dir: !path x",
             'data_dir is something with a tag to YAML unless it is quoted; write `data_dir: "x"`',
         ),
+        (
+            "data_dir: ~/data",
+            "data_dir must be a full path or one relative to where ebus starts: "
+            '~ is not expanded; write `data_dir: "data"`',
+        ),
         ("durability: none", "durability must be full or normal; write `durability: full`"),
         ("durability: on", "durability must be full or normal; write `durability: full`"),
         ("durability: [full]", "durability must be full or normal; write `durability: full`"),
