@@ -154,7 +154,7 @@ def read_line(node: Node, mistakes: FileMistakes) -> str:
 
 
 def read_directory(node: Node, mistakes: FileMistakes) -> str:
-    """A directory. Nobody wants one that is called `~`, and a shell would remove another."""
+    """A directory. One called `~` is meant by nobody, and `rm -r ~` would remove another."""
     directory = read_line(node, mistakes)
     if directory.startswith("~"):
         raise Wrong("must be a full path or one relative to where ebus starts: ~ is not expanded")
