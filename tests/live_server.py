@@ -15,7 +15,7 @@ from pathlib import Path
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 
-_LISTENING = re.compile(r"Server listening on .*:(\d+)$")
+_LISTENING = re.compile(r"Server listening on [^ ]*:(\d+)\b")
 
 
 class LiveServer:

@@ -77,6 +77,11 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             self._writer = connect(
                 path, durability=durability, busy_timeout_ms=limits.busy_timeout_ms
             )
+            try:
+                self._writer.execute(_HEAD).fetchall()  # what is damaged shows now, not at first use
+            except BaseException:
+                self._writer.close()
+                raise
 
     @property
     def limits(self) -> Limits:

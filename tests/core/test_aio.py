@@ -1,0 +1,236 @@
+"""The border between asyncio and stores: grouping, order, bounds, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ebus import Append, Appended, EbusError, Limits, NewEvent
+from ebus.backends.memory import Log, MemoryEngine, MemoryStore
+from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.core.errors import InvalidEvent, StoreClosed, StoreOverloaded, StoreUnavailable
+from ebus.core.store import WirePage
+from ebus.core.tenant import TenantName
+
+Test = Callable[[], Coroutine[None, None, None]]
+ALICE, BOB = TenantName("alice"), TenantName("bob")
+
+
+class GatedStore(MemoryStore):
+    """Commits wait for the gate, so that a test can see what gathers meanwhile."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(Log(), limits)
+        self.gate = threading.Event()
+        self.groups: list[int] = []
+        self.failure: EbusError | None = None
+
+    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+        self.gate.wait(60)
+        self.groups.append(len(appends))
+        if self.failure:
+            raise self.failure
+        return super().commit(appends)
+
+
+class GatedEngine(MemoryEngine):
+    def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__(limits=limits)
+        self.gated: dict[str, GatedStore] = {}
+
+    def open(self, name: str, *, durability: object = None) -> MemoryStore:
+        return self.gated.setdefault(name, GatedStore(self._limits))
+
+
+@asynccontextmanager
+async def gated(
+    limits: Limits | None = None,
+) -> AsyncIterator[tuple[AsyncTenantStore, GatedStore, AsyncEngine]]:
+    """A tenant whose first commit has begun and waits, so that further appends gather."""
+    engine = GatedEngine(limits)
+    async_engine = AsyncEngine(engine)
+    tenant = await async_engine.tenant(ALICE)
+    try:
+        yield tenant, engine.gated["alice"], async_engine
+    finally:
+        for store in engine.gated.values():
+            store.gate.set()
+        await async_engine.aclose()
+
+
+def event(type: str = "T") -> NewEvent:
+    return NewEvent.of(type, 1, "2024-01-01T00:00:00Z")
+
+
+async def begun(tenant: AsyncTenantStore, *batches: list[NewEvent]) -> list[asyncio.Task[Appended]]:
+    """Appends that have been handed over, in this order."""
+    tasks = []
+    for batch in batches:
+        tasks.append(asyncio.create_task(tenant.append(batch)))
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_appends_that_come_during_a_commit_share_the_next_one() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            tasks = await begun(tenant, [event()], *[[event()]] * 5)
+            store.gate.set()
+            results = await asyncio.gather(*tasks)
+        assert store.groups == [1, 5]
+        assert [result.first_position for result in results] == [1, 2, 3, 4, 5, 6]
+
+    asyncio.run(scenario())
+
+
+def test_one_bad_append_harms_no_neighbour() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            tasks = await begun(tenant, [event()], [event()], [event("")], [event(), event()])
+            store.gate.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[2], InvalidEvent)
+        assert [it for it in results if it is not results[2]] == [
+            Appended(1, 1),
+            Appended(2, 2),
+            Appended(3, 4),
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_fails_is_told_to_all_who_were_in_it_and_to_nobody_else() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            store.failure = StoreUnavailable("the disk is gone")
+            tasks = await begun(tenant, [event()], [event()], [event()])
+            store.gate.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, StoreUnavailable) for result in results)
+            store.failure = None
+            assert await tenant.append([event()]) == Appended(1, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_group_has_a_bound_but_always_room_for_one() -> None:
+    async def scenario() -> None:
+        async with gated(Limits(max_group_events=3)) as (tenant, store, _):
+            tasks = await begun(tenant, [event()], [event()] * 2, [event()] * 2, [event()] * 5)
+            store.gate.set()
+            await asyncio.gather(*tasks)
+        assert store.groups == [1, 1, 1, 1]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("limits", [Limits(max_queue_appends=2), Limits(max_queue_bytes=50)])
+def test_a_full_queue_refuses_and_loses_nothing(limits: Limits) -> None:
+    async def scenario() -> None:
+        async with gated(limits) as (tenant, store, _):
+            tasks = await begun(tenant, *[[event()]] * 3)
+            with pytest.raises(StoreOverloaded):
+                await tenant.append([event()])
+            store.gate.set()
+            assert [result.last_position for result in await asyncio.gather(*tasks)] == [1, 2, 3]
+            assert (await tenant.append([event()])).first_position == 4
+
+    asyncio.run(scenario())
+
+
+def test_an_append_whose_caller_left_is_stored_once() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            first, second, third = await begun(tenant, [event()], [event("left")], [event()])
+            second.cancel()
+            store.gate.set()
+            assert await first == Appended(1, 1)
+            assert await third == Appended(3, 3)
+            assert [it.type for it in store.read(1).events] == ["T", "left", "T"]
+
+    asyncio.run(scenario())
+
+
+def test_closing_finishes_what_waits_and_refuses_what_is_new() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, engine):
+            tasks = await begun(tenant, [event()], [event()])
+            closing = asyncio.create_task(engine.aclose())
+            while not tenant._closing:
+                await asyncio.sleep(0)
+            with pytest.raises(StoreClosed):
+                await tenant.append([event()])
+            with pytest.raises(StoreClosed):
+                await engine.tenant(BOB)
+            store.gate.set()
+            await asyncio.gather(*tasks)
+            await closing
+            assert store.closed
+            for refused in (tenant.head, tenant.count):
+                with pytest.raises(StoreClosed):
+                    await refused()
+
+    asyncio.run(scenario())
+
+
+def test_one_tenants_slow_commit_does_not_hold_up_another() -> None:
+    async def scenario() -> None:
+        async with gated() as (alice, _, engine):
+            [waiting] = await begun(alice, [event()])
+            bob = await engine.tenant(BOB)
+            bobs_store = bob._store
+            assert isinstance(bobs_store, GatedStore)
+            bobs_store.gate.set()
+            assert await bob.append([event()]) == Appended(1, 1)
+            assert not waiting.done()
+
+    asyncio.run(scenario())
+
+
+def test_a_tenant_is_opened_once_for_all_who_ask_at_the_same_time() -> None:
+    async def scenario() -> None:
+        engine = AsyncEngine(MemoryEngine())
+        tenants = await asyncio.gather(*(engine.tenant(ALICE) for _ in range(10)))
+        assert len(set(map(id, tenants))) == 1
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_an_opening_that_failed_is_tried_again() -> None:
+    class Flaky(MemoryEngine):
+        failures = 1
+
+        def open(self, name: str, *, durability: object = None) -> MemoryStore:
+            if self.failures:
+                self.failures -= 1
+                raise StoreUnavailable("not yet")
+            return super().open(name)
+
+    async def scenario() -> None:
+        engine = AsyncEngine(Flaky())
+        with pytest.raises(StoreUnavailable):
+            await engine.tenant(ALICE)
+        assert await (await engine.tenant(ALICE)).head() == 0
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_every_engine_can_be_read_as_wire() -> None:
+    """The memory engine has no `read_wire` of its own."""
+
+    async def scenario() -> None:
+        engine = AsyncEngine(MemoryEngine())
+        tenant = await engine.tenant(ALICE)
+        await tenant.append([event("A"), event("B")])
+        expected = b'{"position":2,"type":"B","data":1,"timestamp":"2024-01-01T00:00:00Z"}'
+        assert await tenant.read_wire(2) == WirePage([expected], 1, 2, None)
+        assert await tenant.read_wire(3) == WirePage([], 0, 0, None)
+        await engine.aclose()
+
+    asyncio.run(scenario())

@@ -1,0 +1,40 @@
+"""Opening an engine by its address."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+
+from ebus import engine_names, open_engine
+from ebus.backends.memory import MemoryEngine
+from ebus.backends.sqlite import SqliteEngine
+from ebus.core import engine as registry
+from ebus.core.errors import EngineNotInstalled, UnknownEngine
+
+
+def test_our_own_engines_are_registered() -> None:
+    assert engine_names() == ["memory", "sqlite"]
+
+
+def test_the_part_before_the_colon_chooses_the_engine(tmp_path: Path) -> None:
+    assert isinstance(open_engine("memory:"), MemoryEngine)
+    with open_engine(f"sqlite:{tmp_path}/data") as engine:
+        assert isinstance(engine, SqliteEngine)
+        engine.open("alice")
+    assert (tmp_path / "data" / "alice.db").exists()
+
+
+def test_an_unknown_engine_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownEngine, match="'postgres'; known are memory, sqlite"):
+        open_engine("postgres://host")
+
+
+def test_a_known_engine_without_its_driver_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = EntryPoint("cluster", "no_such_driver:open_it [cluster]", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: EntryPoints([entry]))
+    with pytest.raises(EngineNotInstalled, match=r"pip install 'ebus\[cluster\]'"):
+        open_engine("cluster:")

@@ -1,0 +1,75 @@
+"""Events by themselves, before any store has seen them."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebus import Event, NewEvent
+from ebus.core.errors import InvalidEvent
+from ebus.core.event import check_events, decode_event, encode_event, nests_deeper, utc_now
+from ebus.core.limits import Limits
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.text(min_size=1, max_size=20), JSON)
+def test_what_is_encoded_is_decoded_again(type: str, value: object) -> None:
+    wire = encode_event(NewEvent.of(type, value, "2024-01-01T00:00:00Z"), 7, "")
+    event = decode_event(wire)
+    assert (event.position, event.type, event.value()) == (7, type, value)
+    assert msgspec.json.decode(wire)["data"] == value
+
+
+def test_an_event_takes_an_aware_datetime() -> None:
+    moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=2)))
+    assert NewEvent.of("T", 1, moment).timestamp == "2024-05-06T07:08:09.123456+02:00"
+    check_events([NewEvent.of("T", 1, moment)], Limits())
+
+
+def test_a_naive_datetime_is_refused_when_it_is_appended() -> None:
+    event = NewEvent.of("T", 1, datetime(2024, 5, 6))  # noqa: DTZ001 - that is the point
+    with pytest.raises(InvalidEvent, match="timestamp"):
+        check_events([event], Limits())
+
+
+def test_what_cannot_be_json_is_refused() -> None:
+    with pytest.raises(InvalidEvent, match="cannot be written as JSON"):
+        NewEvent.of("T", object())
+
+
+def test_the_clock_is_a_valid_time_in_utc() -> None:
+    before = time.time()
+    check_events([NewEvent.of("T", 1, utc_now())], Limits())
+    moment = datetime.fromisoformat(utc_now()[:26] + "+00:00")
+    assert before - 1 < moment.timestamp() < time.time() + 1
+    assert moment.tzinfo == UTC
+
+
+def test_an_event_shows_its_value() -> None:
+    assert Event(1, "T", msgspec.Raw(b'{"a":[1,2]}'), "").value() == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("json", "deep"),
+    [
+        (b"[[[]]]", 3),
+        (b'{"a":{"b":{}}}', 3),
+        (b"[[],[],[],[],[]]", 2),
+        (b'["[[[[[[[["]', 1),
+        (b'["\\"[[[[", "]]"]', 1),
+        (b'["\\\\", [[]]]', 3),
+        (b'{"{{{{":"[[[["}', 1),
+    ],
+)
+def test_depth_is_counted_outside_strings(json: bytes, deep: int) -> None:
+    assert not nests_deeper(json, deep)
+    assert nests_deeper(json, deep - 1)

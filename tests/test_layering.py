@@ -1,0 +1,87 @@
+"""Imports point one way: what stands lower knows nothing of what stands higher."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "ebus"
+OF_OURS = {
+    "ebus/__init__.py": {"core"},
+    "ebus/__main__.py": {"cli"},
+    "ebus/core": {"core"},
+    "ebus/backends/__init__.py": set(),
+    "ebus/backends/memory.py": {"core"},
+    "ebus/backends/sqlite": {"core", "backends.sqlite"},
+    "ebus/config": {"core", "config"},
+    "ebus/http": {"core", "config", "http", ""},
+    "ebus/cli": {"core", "config", "http", "cli", ""},
+    "ebus/testing": {"core", "testing", ""},
+}
+"""Which of our rooms each room may import; "" is the front door."""
+
+OF_OTHERS = {
+    "ebus/__init__.py": set[str](),
+    "ebus/core": {"msgspec"},
+    "ebus/backends/memory.py": {"msgspec"},
+    "ebus/backends/sqlite": {"msgspec", "apsw"},
+    "ebus/config": {"msgspec", "yaml"},
+    "ebus/http": {"msgspec", "litestar", "aiolimiter", "uvicorn", "uvloop"},
+    "ebus/cli": {"msgspec", "click"},
+    "ebus/testing": {"msgspec", "pytest", "hypothesis"},
+}
+"""Which packages each room may import beside the standard library."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path) -> str:
+    name = module.relative_to(ROOT).as_posix()
+    [found] = [room for room in OF_OURS if name == room or name.startswith(f"{room}/")]
+    return found
+
+
+def imported(module: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            assert node.module
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_what_its_room_may(module: Path) -> None:
+    for name in imported(module):
+        top, _, rest = name.partition(".")
+        if top == "ebus":
+            allowed = OF_OURS[room(module)]
+            assert any(
+                rest == part or (part and rest.startswith(f"{part}.")) for part in allowed
+            ), f"{module} imports {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in OF_OTHERS.get(room(module), set()), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("package", ["ebus", "ebus.core.aio", "ebus.backends.memory"])
+def test_the_library_loads_neither_a_server_nor_a_driver(package: str) -> None:
+    program = f"import sys, {package}; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert not loaded & {"litestar", "uvicorn", "apsw", "yaml", "click", "hypothesis", "pytest"}
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    nameless = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
+    assert [module for module in MODULES if module.stem in nameless] == []
