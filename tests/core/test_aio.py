@@ -160,7 +160,7 @@ def test_closing_finishes_what_waits_and_refuses_what_is_new() -> None:
         async with gated() as (tenant, store, engine):
             tasks = await begun(tenant, [event()], [event()])
             closing = asyncio.create_task(engine.aclose())
-            while not tenant._closing:
+            while not tenant._closing:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
             with pytest.raises(StoreClosed):
                 await tenant.append([event()])

@@ -1,0 +1,130 @@
+"""What a user can meet stands in the docs: settings, routes, commands, options, error codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import ebus
+from ebus.cli import main
+from ebus.config import ENVIRONMENT, FILE_KEYS, load_config
+from ebus.core import errors
+from ebus.core.errors import EbusError
+from ebus.core.limits import Limits
+from ebus.http.openapi import openapi_document
+from tests.conftest import ROOT
+from tests.http.conftest import write_config
+
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+HTTP_API = (ROOT / "docs" / "http-api.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("key", FILE_KEYS)
+def test_every_key_of_the_config_file_is_documented(key: str) -> None:
+    assert f"| `{key.removeprefix('limits.')}` |" in SETTINGS
+
+
+@pytest.mark.parametrize("limit", Limits.__struct_fields__)
+def test_every_limit_is_documented_with_its_default(limit: str) -> None:
+    assert f"| `{limit}` | {getattr(Limits(), limit)} |" in SETTINGS
+
+
+@pytest.mark.parametrize("variable", ENVIRONMENT)
+def test_every_variable_is_documented(variable: str) -> None:
+    assert f"| `{variable}` |" in SETTINGS
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_command_is_documented_with_its_options(name: str) -> None:
+    assert f"| `ebus {name}` |" in SETTINGS
+    for parameter in main.commands[name].params:
+        assert isinstance(parameter, click.Option)
+        assert f"`{parameter.opts[0]}" in SETTINGS
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_option_has_help(name: str) -> None:
+    assert main.commands[name].help
+    for parameter in main.commands[name].params:
+        assert isinstance(parameter, click.Option)
+        assert parameter.help
+
+
+def test_every_route_is_documented(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    write_config(path, {"tenants": [{"name": "a", "api_key": "k" * 40}]})
+    rows = [line.split("|")[1] for line in HTTP_API.splitlines() if line.startswith("| `")]
+    for route, methods in openapi_document(load_config(str(path), {}))["paths"].items():
+        for method in methods:
+            pattern = rf"`{method.upper()}\b.*{re.escape(route)}[`?]"
+            assert any(re.search(pattern, row) for row in rows), f"{method} {route}"
+
+
+def raised_codes() -> set[str]:
+    """Every code that a problem is given: those of the errors, and those of the edge."""
+    codes = {
+        error.code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, EbusError) and error is not EbusError
+    }
+    for module in (ROOT / "ebus" / "http").rglob("*.py"):
+        source = module.read_text()
+        codes |= set(re.findall(r"Problem\(\s*\d{3},\s*\"(\w+)\"", source))
+    edge = (ROOT / "ebus" / "http" / "problems.py").read_text()
+    [routing] = re.findall(r"_ROUTING_CODES = {(.*)}", edge)
+    codes |= set(re.findall(r'"(\w+)"', routing)) | {"bad_request", "key_required", "key_invalid"}
+    return codes
+
+
+@pytest.mark.parametrize("code", sorted(raised_codes()))
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in HTTP_API
+
+
+def test_the_codes_were_found() -> None:
+    assert {"invalid_json", "rate_limited", "not_found", "store_busy"} <= raised_codes()
+    assert len(raised_codes()) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line]
+    assert lines[0] == "# ebus"
+    assert lines[1].split()[:2] == ["make", "serve"]
+    assert lines[2].split()[:2] == ["make", "test"]
+
+
+def test_the_program_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(programs) == 1
+    monkeypatch.chdir(tmp_path)
+    exec(programs[0], {})
+    with ebus.open_engine("sqlite:data") as engine:
+        alice = engine.open("alice")
+        assert [event.value() for event in alice.read(1).events] == [{"order": "A-001"}]
+        assert alice.checkpoint("mailer") == 1
+
+
+def test_the_program_in_the_page_on_engines_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "engines.md").read_text()
+    program = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert capsys.readouterr().out == "1 1\n1 OrderPlaced {'order': 'A-001'}\n"
+
+
+def test_the_changelog_speaks_of_this_version_or_of_what_comes_next() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changelog or f"## [{ebus.__version__}]" in changelog
