@@ -29,14 +29,14 @@ logger = logging.getLogger("ebus.http")
 MEDIA_TYPE = "application/problem+json"
 
 
-class Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True):
     """The body of an answer that reports an error."""
 
+    type: str = "about:blank"
     title: str
     status: int
     detail: str
     code: str
-    type: str = "about:blank"
 
 
 class Problem(Exception):
@@ -52,8 +52,13 @@ class Problem(Exception):
         self.headers = headers or {}
 
     def body(self) -> bytes:
-        title = HTTPStatus(self.status).phrase
-        return msgspec.json.encode(Document(title, self.status, self.detail, self.code))
+        document = Document(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+        )
+        return msgspec.json.encode(document)
 
     def answer(self) -> Answer:
         return Answer(self.body(), status=self.status, media_type=MEDIA_TYPE, headers=self.headers)
