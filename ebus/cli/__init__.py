@@ -13,13 +13,13 @@ class _ServeUnlessTold(click.Group):
     """`ebus -config F` is short for `ebus serve --config F`, and `ebus` for `ebus serve`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own_options = {"--help", "--version"}
+        own_options = {"-h", "--help", "--version"}
         if not args or (args[0].startswith("-") and args[0] not in own_options):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_ServeUnlessTold)
+@click.group(cls=_ServeUnlessTold, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ebus.__version__, prog_name="ebus")
 def main() -> None:
     """ebus is a multi-tenant event store.

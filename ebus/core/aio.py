@@ -1,6 +1,6 @@
 """The one place where asyncio meets blocking stores.
 
-Commits run in threads, at most one at a time for a tenant; appends that arrive meanwhile
+Writes run in threads, at most one at a time for a tenant; appends that arrive meanwhile
 gather and share the next commit. Reads have threads of their own, a bounded number for each
 tenant, so that nobody's reads hold up anybody's appends.
 """
@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import EbusError, StoreClosed, StoreOverloaded
+from ebus.core.errors import StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.limits import Limits
 from ebus.core.store import Append, Appended, SupportsWireRead, TenantStore, WirePage
@@ -25,35 +25,42 @@ from ebus.core.tenant import TenantName
 
 T = TypeVar("T")
 
-COMMIT_THREADS = 8
+WRITE_THREADS = 8
 READ_THREADS = 8
 
 
-class _Waiting(msgspec.Struct, frozen=True):
-    """An append on its way to a commit."""
+class _Append(msgspec.Struct, frozen=True):
+    """An append that waits for a commit, which it may share."""
 
     append: Append
     size_bytes: int
-    answer: asyncio.Future[Appended]
+    answer: asyncio.Future[Any]
+
+
+class _Write(msgspec.Struct, frozen=True):
+    """Any other write that waits for its turn."""
+
+    work: Callable[[], object]
+    answer: asyncio.Future[Any]
 
 
 class AsyncTenantStore:
     """One tenant's store, for callers on an event loop. Use it from that loop only.
 
-    Methods raise what the store's own raise, `StoreOverloaded` when the tenant's queue is
-    full, and `StoreClosed` once closing has begun. A caller that is cancelled while its
-    append waits finds it stored once or not at all.
+    Writes happen in the order in which they were asked for. Methods raise what the store's own
+    raise, `StoreOverloaded` when too many writes wait, and `StoreClosed` once closing has
+    begun. A caller that is cancelled while its write waits finds it done once or not at all.
     """
 
-    def __init__(self, store: TenantStore, *, commits: Executor, reads: Executor) -> None:
+    def __init__(self, store: TenantStore, *, writes: Executor, reads: Executor) -> None:
         self._store = store
         self._limits = store.limits
-        self._commits = commits
+        self._writes = writes
         self._reads = reads
         self._read_places = asyncio.Semaphore(self._limits.max_tenant_reads)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Append | _Write] = deque()
         self._queue_bytes = 0
-        self._committing = False
+        self._writing = False
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,55 +76,78 @@ class AsyncTenantStore:
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
         """Like `TenantStore.append`; shares a commit with other appends that wait."""
-        if self._closing:
-            raise StoreClosed("the store is closing")
         size_bytes = sum(map(event_bytes, events))
-        limits = self._limits
-        if (
-            len(self._queue) >= limits.max_queue_appends
-            or self._queue_bytes + size_bytes > limits.max_queue_bytes
-        ):
-            raise StoreOverloaded(f"{len(self._queue)} appends are waiting already")
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(Append(events), size_bytes, answer))
-        self._queue_bytes += size_bytes
-        if not self._committing:
-            self._commit_group()
+        self._enqueue(_Append(Append(events), size_bytes, answer), size_bytes)
         return await answer
 
-    def _commit_group(self) -> None:
-        """Hand the appends that wait to a thread, as many as one commit may hold."""
-        group: list[_Waiting] = []
-        room = self._limits.max_group_events
-        while self._queue and (not group or len(self._queue[0].append.events) <= room):
-            waiting = self._queue.popleft()
-            self._queue_bytes -= waiting.size_bytes
-            room -= len(waiting.append.events)
-            group.append(waiting)
-        self._committing = True
-        self._idle.clear()
-        commit = partial(self._store.commit, [waiting.append for waiting in group])
-        done = asyncio.get_running_loop().run_in_executor(self._commits, commit)
-        done.add_done_callback(partial(self._answer_group, group))
+    async def save_checkpoint(self, name: str, position: int) -> None:
+        """Like `TenantStore.save_checkpoint`."""
+        work = partial(self._store.save_checkpoint, name, position)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Write(work, answer), 0)
+        await answer
 
-    def _answer_group(
-        self, group: list[_Waiting], done: asyncio.Future[list[Appended | EbusError]]
+    def _enqueue(self, waiting: _Append | _Write, size_bytes: int) -> None:
+        if self._closing:
+            raise StoreClosed("the store is closing")
+        if (
+            len(self._queue) >= self._limits.max_queue_appends
+            or self._queue_bytes + size_bytes > self._limits.max_queue_bytes
+        ):
+            raise StoreOverloaded(f"{len(self._queue)} writes are waiting already")
+        self._queue.append(waiting)
+        self._queue_bytes += size_bytes
+        if not self._writing:
+            self._write_next()
+
+    def _write_next(self) -> None:
+        """Hand to a thread what is next: one write, or as many appends as a commit may hold."""
+        self._writing = True
+        self._idle.clear()
+        answers: list[asyncio.Future[Any]]
+        work: Callable[[], Sequence[object]]
+        if isinstance(self._queue[0], _Write):
+            write = self._queue.popleft()
+            assert isinstance(write, _Write)
+            answers = [write.answer]
+            work = partial(_as_group, write.work)
+        else:
+            group = self._take_group()
+            answers = [waiting.answer for waiting in group]
+            work = partial(self._store.commit, [waiting.append for waiting in group])
+        done = asyncio.get_running_loop().run_in_executor(self._writes, work)
+        done.add_done_callback(partial(self._finish, answers))
+
+    def _take_group(self) -> list[_Append]:
+        group: list[_Append] = []
+        room = self._limits.max_group_events
+        while self._queue and isinstance(waiting := self._queue[0], _Append):
+            room -= len(waiting.append.events)
+            if group and room < 0:
+                break
+            self._queue.popleft()
+            self._queue_bytes -= waiting.size_bytes
+            group.append(waiting)
+        return group
+
+    def _finish(
+        self, answers: list[asyncio.Future[Any]], done: asyncio.Future[Sequence[object]]
     ) -> None:
         if self._queue:
-            self._commit_group()  # first, so that the thread works while the answers go out
+            self._write_next()  # first, so that the thread works while the answers go out
         else:
-            self._committing = False
+            self._writing = False
             self._idle.set()
-        failure = asyncio.CancelledError() if done.cancelled() else done.exception()
-        results = [failure] * len(group) if failure else done.result()
-        for waiting, result in zip(group, results, strict=True):
-            if waiting.answer.done():
+        failure = done.exception()
+        results = [failure] * len(answers) if failure else done.result()
+        for answer, result in zip(answers, results, strict=True):
+            if answer.done():
                 continue  # its caller was cancelled and no longer listens
-            if isinstance(result, Appended):
-                waiting.answer.set_result(result)
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
             else:
-                assert result is not None
-                waiting.answer.set_exception(result)
+                answer.set_result(result)
 
     async def read_wire(
         self,
@@ -141,26 +171,21 @@ class AsyncTenantStore:
     async def checkpoint(self, name: str) -> int | None:
         return await self._read(partial(self._store.checkpoint, name))
 
-    async def save_checkpoint(self, name: str, position: int) -> None:
-        await self._write(partial(self._store.save_checkpoint, name, position))
-
     async def _read(self, work: Callable[[], T]) -> T:
         async with self._read_places:
-            return await self._run(self._reads, work)
-
-    async def _write(self, work: Callable[[], T]) -> T:
-        return await self._run(self._commits, work)
-
-    async def _run(self, threads: Executor, work: Callable[[], T]) -> T:
-        if self._closing:
-            raise StoreClosed("the store is closing")
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+            if self._closing:
+                raise StoreClosed("the store is closing")
+            return await asyncio.get_running_loop().run_in_executor(self._reads, work)
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
         self._closing = True
         await self._idle.wait()
-        await asyncio.get_running_loop().run_in_executor(self._commits, self._store.close)
+        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.close)
+
+
+def _as_group(work: Callable[[], object]) -> list[object]:
+    return [work()]
 
 
 def _encoded_read(
@@ -183,7 +208,7 @@ class AsyncEngine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._commits = ThreadPoolExecutor(COMMIT_THREADS, "ebus-commit")
+        self._writes = ThreadPoolExecutor(WRITE_THREADS, "ebus-write")
         self._reads = ThreadPoolExecutor(READ_THREADS, "ebus-read")
         self._tenants: dict[TenantName, asyncio.Task[AsyncTenantStore]] = {}
         self._closing = False
@@ -208,7 +233,7 @@ class AsyncEngine:
         except BaseException:
             del self._tenants[name]
             raise
-        return AsyncTenantStore(store, commits=self._commits, reads=self._reads)
+        return AsyncTenantStore(store, writes=self._writes, reads=self._reads)
 
     async def check_health(self) -> None:
         """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
@@ -224,5 +249,5 @@ class AsyncEngine:
         await asyncio.gather(*(tenant.aclose() for tenant in tenants))
         self._tenants.clear()
         await asyncio.to_thread(self._engine.close)
-        self._commits.shutdown()
+        self._writes.shutdown()
         self._reads.shutdown()

@@ -40,7 +40,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Events of waiting appends that share one commit."""
 
     max_queue_appends: int = 2_048
-    """Appends of one tenant that wait for a commit; one more is refused."""
+    """Appends and other writes of one tenant that wait; one more is refused."""
 
     max_queue_bytes: int = 64 * MIB
     """Bytes of the events that wait for a commit of one tenant."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from aiolimiter import AsyncLimiter
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ebus.config import Config, TenantConfig
 from ebus.core.aio import AsyncEngine, AsyncTenantStore
@@ -153,10 +153,21 @@ class Door:
                 await problem_of(error).answer()(scope, receive, send)
                 return
             scope.setdefault("state", {})["tenant"] = tenant
+        begun = False
+
+        async def send_begun(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_begun)
+        except asyncio.CancelledError:  # the server's time to shut down is over
+            if begun:
+                raise
+            await problem_of(StoreClosed("the server stops")).answer()(scope, receive, send)
         except Exception as error:
-            # It had begun already: all that is left is to break it off, see `EventArray`.
+            # It had begun: all that is left is to break it off, see `EventArray`.
             logger.warning("an answer broke off: %r", error.__cause__ or error)
             raise
 

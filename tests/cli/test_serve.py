@@ -324,8 +324,11 @@ def test_what_is_not_finished_in_time_is_given_up(config: Path) -> None:
     with serving(
         ["--config", "tenants.yaml"], cwd=config.parent, environment=environment
     ) as server:
-        with half_sent(server):
+        with half_sent(server) as connection:
             assert server.stop() == 0
+            answer = connection.recv(1_024)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in answer
     assert server.lines[-1].endswith("Server stopped")
 
 
@@ -366,6 +369,13 @@ def test_a_stop_under_load_loses_no_answer_that_was_given(config: Path) -> None:
 
 
 # The command
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["serve", "-h"], ["check", "--help"]])
+def test_help_is_there_for_the_asking(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "ebus", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Usage: ebus")
 
 
 def test_the_installed_command_is_the_module() -> None:
