@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ebus.core.engine import Durability, Engine
-from ebus.core.errors import EbusError, InvalidInput, InvalidRange, StoreClosed
-from ebus.core.event import check_events, decode_event, encode_event, utc_now
+from ebus.core.errors import EbusError, InvalidRange, StoreClosed
+from ebus.core.event import decode_event, encode_event, refusal_of, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Append,
@@ -53,9 +53,8 @@ class MemoryStore(TenantStore, SupportsTrim):
             results: list[Appended | EbusError] = []
             now = utc_now()
             for append in appends:
-                try:
-                    check_events(append.events, self._limits)
-                except InvalidInput as refusal:
+                refusal = refusal_of(append.events, self._limits)
+                if refusal is not None:
                     results.append(refusal)
                     continue
                 first = log.head + 1

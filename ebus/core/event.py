@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent
+from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent, InvalidInput
 from ebus.core.limits import Limits
 
 
@@ -117,6 +117,15 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         if event.timestamp is not UNSET:
             _check_timestamp(event.timestamp, index)
         _check_data(event, limits, index)
+
+
+def refusal_of(events: Sequence[NewEvent], limits: Limits) -> InvalidInput | None:
+    """What `check_events` would raise, for those who have more appends to look at."""
+    try:
+        check_events(events, limits)
+    except InvalidInput as refusal:
+        return refusal
+    return None
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")

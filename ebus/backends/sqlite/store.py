@@ -20,8 +20,8 @@ from ebus.backends.sqlite.connection import (
     transaction,
 )
 from ebus.core.engine import Durability
-from ebus.core.errors import EbusError, InvalidInput, InvalidRange, StoreClosed
-from ebus.core.event import Event, check_events, encode_event, utc_now
+from ebus.core.errors import EbusError, InvalidRange, StoreClosed
+from ebus.core.event import Event, encode_event, refusal_of, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Append,
@@ -78,7 +78,9 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                 path, durability=durability, busy_timeout_ms=limits.busy_timeout_ms
             )
             try:
-                self._writer.execute(_HEAD).fetchall()  # what is damaged shows now, not at first use
+                self._writer.execute(
+                    _HEAD
+                ).fetchall()  # what is damaged shows now, not at first use
             except BaseException:
                 self._writer.close()
                 raise
@@ -92,16 +94,16 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
         return self._closed
 
     def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+        # Before the transaction: meanwhile another process may write.
+        refusals = [refusal_of(append.events, self._limits) for append in appends]
         results: list[Appended | EbusError] = []
         with self._writing() as connection:
             head: int = connection.execute(_HEAD).get
             first_position = head + 1
             encoded: list[bytes] = []
             now = utc_now()
-            for append in appends:
-                try:
-                    check_events(append.events, self._limits)
-                except InvalidInput as refusal:
+            for append, refusal in zip(appends, refusals, strict=True):
+                if refusal is not None:
                     results.append(refusal)
                     continue
                 first = head + 1
