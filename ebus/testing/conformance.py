@@ -1,0 +1,27 @@
+"""The suite itself: every part of it in one class."""
+
+from __future__ import annotations
+
+from ebus.testing.appending import Appending
+from ebus.testing.checkpoints import Checkpoints
+from ebus.testing.fidelity import Fidelity
+from ebus.testing.isolation import Isolation
+from ebus.testing.lifetime import Lifetime
+from ebus.testing.ordering import Ordering
+from ebus.testing.reading import Reading
+from ebus.testing.refusal import Refusal
+from ebus.testing.stateful import AnySequence
+
+
+class EngineConformance(
+    Appending,
+    Reading,
+    Checkpoints,
+    Fidelity,
+    Refusal,
+    Isolation,
+    Ordering,
+    Lifetime,
+    AnySequence,
+):
+    """What every engine does. Inherit it in a class whose name begins with `Test`."""

@@ -1,0 +1,290 @@
+"""Any sequence of operations on several tenants, compared with a plain model.
+
+The model is a list of what was appended to each tenant and a dict of its checkpoints. It is
+told which events are valid and never asks the code under test.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec import Raw
+
+from ebus.core.engine import Engine
+from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent, InvalidInput, InvalidRange
+from ebus.core.limits import MAX_POSITION, Limits
+from ebus.core.store import Append, Appended, SupportsTrim, SupportsWireRead, TenantStore
+from ebus.testing.bad_events import BAD_EVENTS
+from ebus.testing.events import TIMESTAMP, Sent
+from ebus.testing.observation import (
+    StoredEvent,
+    check_page,
+    check_wire_page,
+    event_sizes,
+    parsed,
+    read_through,
+)
+from ebus.testing.place import NOTHING_STORED
+from ebus.testing.suite import Suite
+
+# Small, so that short sequences meet every bound.
+LIMITS = Limits(
+    max_event_bytes=1_000,
+    max_batch_events=4,
+    max_read_events=6,
+    max_page_bytes=900,
+    max_block_events=3,
+    max_block_bytes=400,
+)
+NAMES = ["a", "a-", "ab"]
+
+
+class Attempt(NamedTuple):
+    """An append that is known to be fine, or to be refused and how."""
+
+    events: list[Sent]
+    refusal: type[InvalidInput] | None = None
+
+    def append(self) -> Append:
+        return Append([event.new_event() for event in self.events])
+
+
+class Read(NamedTuple):
+    start: int
+    stop: int | None
+    limit: int | None
+    max_bytes: int | None
+
+
+def _attempt_with(bad: Sent, refusal: type[InvalidInput], good: list[Sent], at: int) -> Attempt:
+    return Attempt([*good[:at], bad, *good[at:]], refusal)
+
+
+_TOO_LARGE = Sent("x", b'"' + b"x" * LIMITS.max_event_bytes + b'"', TIMESTAMP)
+_BAD = [
+    Sent(event.type, bytes(event.data), event.timestamp)
+    for event in (bad.event for bad in BAD_EVENTS)
+    if isinstance(event.data, Raw) and isinstance(event.timestamp, str)
+    if len(bytes(event.data)) < LIMITS.max_event_bytes // 2
+]
+
+# Few and short to describe, so that a counterexample is soon found to be as simple as it can.
+_GOOD = [
+    Sent("x", b"1", TIMESTAMP),
+    Sent("größe", rb'"},{\"position\":7"', "2024-02-29T23:59:59.000000001+05:30"),
+    Sent("y", b'{ "b" : 1.0, "a":1e999, "b":-0}', TIMESTAMP),
+    Sent("z", b'"' + b"z" * 100 + b'"', TIMESTAMP),
+    Sent("long", b'"' + b"x" * 500 + b'"', TIMESTAMP),
+]
+good_events = st.sampled_from(_GOOD)
+batches = st.lists(good_events, min_size=1, max_size=LIMITS.max_batch_events)
+good_attempts = batches.map(Attempt)
+bad_attempts = st.one_of(
+    st.just(Attempt([], InvalidBatch)),
+    st.just(Attempt([Sent("x", b"1", TIMESTAMP)] * 5, InvalidBatch)),
+    st.builds(
+        _attempt_with,
+        st.sampled_from(_BAD),
+        st.just(InvalidEvent),
+        st.lists(good_events, max_size=3),
+        st.integers(0, 3),
+    ),
+    st.builds(
+        _attempt_with,
+        st.just(_TOO_LARGE),
+        st.just(EventTooLarge),
+        st.lists(good_events, max_size=3),
+        st.integers(0, 3),
+    ),
+)
+tenants = st.sampled_from(NAMES)
+engines = st.integers(0, 1)
+positions = st.integers(0, 12)
+reads = st.builds(
+    Read,
+    start=positions | st.just(MAX_POSITION),
+    stop=st.none() | positions,
+    limit=st.none() | st.integers(1, LIMITS.max_read_events),
+    max_bytes=st.none() | st.integers(1, 1_500),
+)
+checkpoint_names = st.sampled_from(["mailer", "Mailer", "größe"])
+
+
+class Tenant:
+    """What one tenant holds, according to the model."""
+
+    def __init__(self) -> None:
+        self.log: list[StoredEvent] = []
+        self.trimmed = 0
+        self.checkpoints: dict[str, int] = {}
+
+    def append(self, events: list[Sent]) -> Appended:
+        first = len(self.log) + 1
+        self.log += [StoredEvent(position, *event) for position, event in enumerate(events, first)]
+        return Appended(first, len(self.log))
+
+    @property
+    def left(self) -> list[StoredEvent]:
+        return self.log[self.trimmed :]
+
+
+class TenantsMachine(RuleBasedStateMachine):
+    """Tenants of one place, used through one engine or two at once."""
+
+    suite: ClassVar[Suite]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = self.suite.shared
+        self.directory = TemporaryDirectory(prefix="ebus-")
+        self.place = self.suite.new_place(Path(self.directory.name))
+        self.engines: list[Engine] = [self.place.open(limits=LIMITS)]
+        self.model: dict[str, Tenant] = {}
+
+    def open(self, name: str, engine: int) -> tuple[TenantStore, Tenant]:
+        store = self.engines[engine % len(self.engines)].open(name)
+        return store, self.model.setdefault(name, Tenant())
+
+    @rule(name=tenants, engine=engines, events=batches)
+    def append(self, name: str, engine: int, events: list[Sent]) -> None:
+        store, tenant = self.open(name, engine)
+        assert store.append(Attempt(events).append().events) == tenant.append(events)
+
+    @rule(name=tenants, engine=engines, attempt=bad_attempts)
+    def append_in_vain(self, name: str, engine: int, attempt: Attempt) -> None:
+        store, _ = self.open(name, engine)
+        assert attempt.refusal is not None
+        with pytest.raises(attempt.refusal):
+            store.append(attempt.append().events)
+
+    @rule(name=tenants, engine=engines, attempts=st.lists(good_attempts | bad_attempts, max_size=4))
+    def commit(self, name: str, engine: int, attempts: list[Attempt]) -> None:
+        store, tenant = self.open(name, engine)
+        answer = store.commit([attempt.append() for attempt in attempts])
+        assert len(answer) == len(attempts)
+        for result, attempt in zip(answer, attempts, strict=True):
+            if attempt.refusal:
+                assert type(result) is attempt.refusal
+            else:
+                assert result == tenant.append(attempt.events)
+
+    @rule(name=tenants, engine=engines, reads=st.lists(reads, min_size=1, max_size=10))
+    def read(self, name: str, engine: int, reads: list[Read]) -> None:
+        store, tenant = self.open(name, engine)
+        sizes = event_sizes(self.place.peek(name))
+        for start, stop, limit, max_bytes in reads:
+            page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
+            last = MAX_POSITION if stop is None else stop
+            check_page(
+                page,
+                [event for event in tenant.left if start <= event.position <= last],
+                sizes,
+                limit or LIMITS.max_read_events,
+                max_bytes or LIMITS.max_page_bytes,
+            )
+            if isinstance(store, SupportsWireRead):
+                wire = store.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+                check_wire_page(wire, page)
+
+    @rule(name=tenants, engine=engines, through=positions)
+    def trim(self, name: str, engine: int, through: int) -> None:
+        store, tenant = self.open(name, engine)
+        if not isinstance(store, SupportsTrim):
+            return
+        if through > len(tenant.log):
+            with pytest.raises(InvalidRange):
+                store.trim(through)
+        else:
+            store.trim(through)
+            tenant.trimmed = max(tenant.trimmed, through)
+
+    @rule(
+        name=tenants,
+        engine=engines,
+        checkpoint=checkpoint_names,
+        position=st.integers(0, MAX_POSITION),
+    )
+    def save_checkpoint(self, name: str, engine: int, checkpoint: str, position: int) -> None:
+        store, tenant = self.open(name, engine)
+        store.save_checkpoint(checkpoint, position)
+        tenant.checkpoints[checkpoint] = position
+
+    @rule(name=tenants, engine=engines, checkpoint=checkpoint_names)
+    def delete_checkpoint(self, name: str, engine: int, checkpoint: str) -> None:
+        store, tenant = self.open(name, engine)
+        known = tenant.checkpoints.pop(checkpoint, None)
+        assert store.checkpoint(checkpoint) == known
+        assert store.delete_checkpoint(checkpoint) is (known is not None)
+
+    @rule(name=tenants, engine=engines)
+    def close_store(self, name: str, engine: int) -> None:
+        store, _ = self.open(name, engine)
+        store.close()
+
+    @rule()
+    def reopen(self) -> None:
+        self.close_engines()
+        self.engines.append(self.place.open(limits=LIMITS))
+
+    @precondition(lambda self: self.shared and len(self.engines) == 1)
+    @rule()
+    def open_second_engine(self) -> None:
+        self.engines.append(self.place.open(limits=LIMITS))
+
+    # What happens to a tenant that is open in another engine is left to the engine.
+    @precondition(lambda self: len(self.engines) == 1)
+    @rule(name=tenants)
+    def drop(self, name: str) -> None:
+        self.engines[0].drop(name)
+        self.model.pop(name, None)
+        assert self.place.peek(name) == NOTHING_STORED
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        for engine in self.engines:
+            assert list(engine.tenants()) == sorted(self.model)
+            for name, tenant in self.model.items():
+                store = engine.open(name)
+                assert read_through(store) == tenant.left
+                assert (store.head(), store.count()) == (len(tenant.log), len(tenant.left))
+                assert list(store.checkpoints().items()) == sorted(tenant.checkpoints.items())
+        for name, tenant in self.model.items():
+            peeked = self.place.peek(name)
+            assert parsed(peeked.events) == tenant.left
+            assert peeked.checkpoints == tenant.checkpoints
+
+    def close_engines(self) -> None:
+        while self.engines:
+            self.engines.pop().close()
+
+    def teardown(self) -> None:
+        self.close_engines()
+        try:
+            if sys.exception() is None:  # else what has failed already is what to report
+                self.agrees_with_the_model()
+        finally:
+            self.directory.cleanup()
+
+
+class AnySequence(Suite):
+    def test_any_sequence_of_operations_does_what_a_plain_model_says(self) -> None:
+        class Tenants(TenantsMachine):
+            suite = self
+
+        run_state_machine_as_test(
+            Tenants,
+            settings=settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]),
+        )
