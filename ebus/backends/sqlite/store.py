@@ -196,7 +196,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
     def checkpoint(self, name: str) -> int | None:
         with self._reading() as connection:
             position: int | None = connection.execute(
-                "SELECT position FROM checkpoints WHERE name = ?", (name,)
+                "SELECT position FROM checkpoints WHERE name = ?", (_encoded(name),)
             ).get
             return position
 
@@ -211,7 +211,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._writing() as connection:
-            connection.execute("DELETE FROM checkpoints WHERE name = ?", (name,))
+            connection.execute("DELETE FROM checkpoints WHERE name = ?", (_encoded(name),))
             return connection.changes() > 0
 
     def checkpoints(self) -> dict[str, int]:
@@ -266,6 +266,15 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                 self._writer.close()
 
 
+def _encoded(name: str) -> str | None:
+    """A name to look for; None, which is equal to nothing, for text that cannot be stored."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name
+
+
 def _fill_page(
     rows: Iterator[tuple[int, int, bytes, bytes | None]], bounds: ReadBounds
 ) -> WirePage:
@@ -273,11 +282,11 @@ def _fill_page(
     chunks: list[bytes] = []
     count = size = first_position = 0
     for first, last, starts, events in rows:
-        if first > bounds.stop:
+        begin = max(first, bounds.start)
+        if begin > bounds.stop:
             break
         if events is None:
             continue
-        begin = max(first, bounds.start)
         if count == bounds.limit or size >= bounds.max_bytes:
             return WirePage(chunks, count, first_position, begin)
         block = Block(first, last, starts, events)
