@@ -212,31 +212,41 @@ class Lifetime(Suite):
     ) -> None:
         engine = place.open()
         store = engine.open(ALICE)
-
-        well_under_way = Event()
+        under_way, closed = Event(), Event()
 
         def write_until_closed(writer: int) -> Written:
             written = Written()
-            with pytest.raises(StoreClosed):
+            try:
                 while True:
+                    too_late = closed.is_set()
                     batch = batch_of(writer, len(written), 2)
                     try:
-                        written.append((store.append(batch), batch))
-                    finally:
-                        if len(written) in (0, 10):  # failed, or enough
-                            well_under_way.set()
-            return written
+                        appended = store.append(batch)
+                    except StoreClosed:
+                        return written
+                    written.append((appended, batch))
+                    assert not too_late, "an append was taken after close had returned"
+                    if len(written) == 10:
+                        under_way.set()
+            finally:
+                under_way.set()
 
         def read_until_closed() -> Written:
-            with pytest.raises(StoreClosed):
-                while True:
+            while True:
+                too_late = closed.is_set()
+                try:
                     store.read(1, limit=10)
                     store.checkpoints()
-            return Written()
+                except StoreClosed:
+                    return Written()
+                assert not too_late, "a read was answered after close had returned"
 
         def close_amid() -> Written:
-            well_under_way.wait()
-            (store if what == "store" else engine).close()
+            under_way.wait()
+            try:
+                (store if what == "store" else engine).close()
+            finally:
+                closed.set()
             return Written()
 
         written = race(

@@ -17,6 +17,8 @@ from ebus.testing.observation import parsed, read_through, stored
 from ebus.testing.place import NOTHING_STORED, Place
 from ebus.testing.racing import (
     Writer,
+    append_interrupted,
+    check_news,
     check_written,
     race,
     race_watched,
@@ -85,6 +87,17 @@ class Ordering(Suite):
             writers = [partial(write, stores[0], writer) for writer in range(WRITERS)]
             written = race_watched(writers, [stores[0], stores[-1]])
             check_written(read_through(stores[-1]), written)
+
+    @one_and_two_engines
+    def test_nobody_gets_into_the_middle_of_a_batch_or_sees_half_of_it(
+        self, place: Place, engines: int
+    ) -> None:
+        with self.open_stores(place, engines) as stores:
+            written, logs = append_interrupted(stores[0], stores)
+            assert logs, "the batch was not gone through"
+            for log in logs:
+                check_news(log, seen=0)
+            check_written(read_through(stores[0]), written)
 
     def test_two_engines_take_turns_at_one_log(self, place: Place) -> None:
         with self.open_stores(place, 2) as [first, second]:

@@ -21,11 +21,11 @@ def register_profiles() -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    settings.register_profile("quick", shared_machine, max_examples=50, stateful_step_count=30)
+    settings.register_profile("quick", shared_machine, max_examples=40, stateful_step_count=20)
     settings.register_profile(
         "ci",
         shared_machine,
-        max_examples=100,
+        max_examples=80,
         stateful_step_count=40,
         derandomize=True,
         database=None,

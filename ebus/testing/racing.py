@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Barrier, Event, Lock
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from ebus.core.errors import InvalidEvent
 from ebus.core.event import NewEvent
@@ -55,6 +55,9 @@ Writer = Callable[[TenantStore, int], Written]
 APPENDS = 15
 """How often each writer appends."""
 
+SIZES = (1, 300, 2, 500, 3)
+"""Events in a batch: a few, and so many that there is time to get in its way."""
+
 
 def batch_of(writer: int, number: int, size: int) -> list[NewEvent]:
     """Events that say whose they are and which of their batch comes last."""
@@ -76,10 +79,10 @@ def write_singles(store: TenantStore, writer: int) -> Written:
 
 
 def write_batches(store: TenantStore, writer: int) -> Written:
-    """Append batches of 1 to 5 events."""
+    """Append batches of all `SIZES`."""
     written = Written()
     for number in range(APPENDS):
-        batch = batch_of(writer, number, 1 + (writer + number) % 5)
+        batch = batch_of(writer, number, SIZES[(writer + number) % len(SIZES)])
         written.append((store.append(batch), batch))
     return written
 
@@ -88,7 +91,7 @@ def write_commits(store: TenantStore, writer: int) -> Written:
     """Commit three batches at a time, and a refused one among them."""
     written = Written()
     for number in range(0, APPENDS, 3):
-        batches = [batch_of(writer, number + more, 1 + more) for more in range(3)]
+        batches = [batch_of(writer, number + more, SIZES[more]) for more in range(3)]
         refused = [*batch_of(writer, 99, 2), new_event(b"{")]
         answer = store.commit([Append(batches[0]), Append(refused), *map(Append, batches[1:])])
         assert isinstance(answer.pop(1), InvalidEvent)
@@ -96,6 +99,64 @@ def write_commits(store: TenantStore, writer: int) -> Written:
             assert isinstance(result, Appended)
             written.append((result, batch))
     return written
+
+
+class Interrupted(Sequence[NewEvent]):
+    """A batch that calls `amid` when it has been gone through half way."""
+
+    def __init__(self, events: list[NewEvent], amid: Callable[[], None]) -> None:
+        self.events = events
+        self.amid = amid
+
+    @overload
+    def __getitem__(self, index: int) -> NewEvent: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NewEvent]: ...
+
+    def __getitem__(self, index: int | slice) -> NewEvent | list[NewEvent]:
+        if index == len(self.events) // 2:
+            self.amid()
+        return self.events[index]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+def append_interrupted(
+    store: TenantStore, others: Sequence[TenantStore]
+) -> tuple[list[Written], list[list[StoredEvent]]]:
+    """Append a batch, and half way through it let others read and append.
+
+    Gives back what all were told they had written, and what the others read. Whoever must
+    wait for the batch to end is waited for only briefly, half way through it.
+    """
+    mine, theirs, logs = Written(), Written(), list[Future[list[StoredEvent]]]()
+    appending = list[Future[None]]()
+
+    def read(store: TenantStore) -> list[StoredEvent]:
+        return plain(store.read(1).events)
+
+    def append(store: TenantStore, number: int) -> None:
+        batch = batch_of(2, number, 3)
+        theirs.append((store.append(batch), batch))
+
+    with ThreadPoolExecutor(2 * len(others)) as threads:
+
+        def amid() -> None:
+            begun: list[Future[Any]] = []
+            for other in others:
+                logs.append(threads.submit(read, other))
+                appending.append(threads.submit(append, other, len(appending)))
+                begun += [logs[-1], appending[-1]]
+            wait(begun, timeout=0.1)
+
+        batch = batch_of(1, 0, 10)
+        mine.append((store.append(Interrupted(batch, amid)), batch))
+    for done in appending:
+        done.result()
+    theirs.sort(key=lambda written: written[0].first_position)
+    return [mine, theirs], [log.result() for log in logs]
 
 
 def check_written(log: list[StoredEvent], writers: Sequence[Written]) -> None:
@@ -116,35 +177,32 @@ def check_written(log: list[StoredEvent], writers: Sequence[Written]) -> None:
 
 
 def watch(store: TenantStore, ended: Event) -> int:
-    """Read the log from the start until its writers have ended: always a gapless prefix.
+    """Read what is new again and again until its writers have ended.
 
-    Gives back how many events were seen in the end.
+    Each time it must go on where the last time ended, and end with a whole batch. Gives back
+    how many events were seen.
     """
     seen = 0
     ends = False
     while not ends:
         ends = ended.is_set()
         head = store.head()
-        events = plain(store.read(1).events)
-        check_prefix(events)
-        assert len(events) >= head >= seen, (
-            f"{seen} events were seen, then a head of {head}, and then {len(events)} events"
-        )
-        seen = len(events)
+        assert head >= seen, f"event {seen} was read, and then the head was {head}"
+        seen = check_news(plain(store.read(seen + 1).events), seen)
+        assert seen >= head, f"the head was {head}, and then nothing after {seen} could be read"
         if isinstance(store, SupportsWireRead):
-            wire = parsed(store.read_wire(1).chunks)
-            check_prefix(wire)
-            assert wire[:seen] == events
-            seen = len(wire)
-        assert store.count() >= seen
+            seen = check_news(parsed(store.read_wire(seen + 1).chunks), seen)
+        count = store.count()
+        assert count >= seen, f"event {seen} was read, and then the count was {count}"
     return seen
 
 
-def check_prefix(events: list[StoredEvent]) -> None:
-    """Events from position 1 on, whole batches of `batch_of`."""
+def check_news(events: list[StoredEvent], seen: int) -> int:
+    """Whole batches of `batch_of` that go on after the position `seen`. Gives back the last."""
     positions = [event.position for event in events]
-    assert positions == list(range(1, len(events) + 1)), "a reader saw a gap"
+    assert positions == list(range(seen + 1, seen + 1 + len(events))), "a reader saw a gap"
     assert not events or b'"last":true' in events[-1].data, "a reader saw a part of a batch"
+    return seen + len(events)
 
 
 def race_watched(

@@ -59,23 +59,15 @@ BAD_TENANT_NAMES: dict[str, Any] = {
 
 class Refusal(Suite):
     @bad_events
-    def test_a_bad_event_is_refused_and_leaves_no_trace(
+    def test_a_bad_event_is_refused_with_its_whole_batch_and_leaves_no_trace(
         self, place: Place, store: TenantStore, bad: BadEvent
     ) -> None:
         store.append(numbered(2))
-        with unchanged(place, ALICE, store), pytest.raises(InvalidEvent) as refusal:
-            store.append([bad.event])
-        assert (refusal.value.index, refusal.value.field) == (0, bad.field)
-        assert store.append(numbered(1)) == Appended(3, 3)
-
-    @bad_events
-    def test_a_batch_with_a_bad_event_in_the_middle_is_refused_whole(
-        self, place: Place, store: TenantStore, bad: BadEvent
-    ) -> None:
-        store.append(numbered(2))
-        with unchanged(place, ALICE, store), pytest.raises(InvalidEvent) as refusal:
-            store.append([*numbered(2), bad.event, *numbered(2)])
-        assert (refusal.value.index, refusal.value.field) == (2, bad.field)
+        with unchanged(place, ALICE, store):
+            for index, batch in [(0, [bad.event]), (2, [*numbered(2), bad.event, *numbered(2)])]:
+                with pytest.raises(InvalidEvent) as refusal:
+                    store.append(batch)
+                assert (refusal.value.index, refusal.value.field) == (index, bad.field)
         assert store.append(numbered(1)) == Appended(3, 3)
 
     @bad_events

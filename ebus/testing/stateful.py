@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -62,13 +63,6 @@ class Attempt(NamedTuple):
         return Append([event.new_event() for event in self.events])
 
 
-class Read(NamedTuple):
-    start: int
-    stop: int | None
-    limit: int | None
-    max_bytes: int | None
-
-
 def _attempt_with(bad: Sent, refusal: type[InvalidInput], good: list[Sent], at: int) -> Attempt:
     return Attempt([*good[:at], bad, *good[at:]], refusal)
 
@@ -112,14 +106,6 @@ bad_attempts = st.one_of(
 )
 tenants = st.sampled_from(NAMES)
 engines = st.integers(0, 1)
-positions = st.integers(0, 12)
-reads = st.builds(
-    Read,
-    start=positions | st.just(MAX_POSITION),
-    stop=st.none() | positions,
-    limit=st.none() | st.integers(1, LIMITS.max_read_events),
-    max_bytes=st.none() | st.integers(1, 1_500),
-)
 checkpoint_names = st.sampled_from(["mailer", "Mailer", "größe"])
 
 
@@ -140,6 +126,9 @@ class Tenant:
     def left(self) -> list[StoredEvent]:
         return self.log[self.trimmed :]
 
+    def between(self, start: int, stop: int) -> list[StoredEvent]:
+        return [event for event in self.left if start <= event.position <= stop]
+
 
 class TenantsMachine(RuleBasedStateMachine):
     """Tenants of one place, used through one engine or two at once."""
@@ -157,6 +146,12 @@ class TenantsMachine(RuleBasedStateMachine):
     def open(self, name: str, engine: int) -> tuple[TenantStore, Tenant]:
         store = self.engines[engine % len(self.engines)].open(name)
         return store, self.model.setdefault(name, Tenant())
+
+    @initialize(logs=st.tuples(*[st.lists(batches, max_size=3)] * len(NAMES)))
+    def fill(self, logs: tuple[list[list[Sent]], ...]) -> None:
+        for name, log in zip(NAMES, logs, strict=True):
+            for events in log:
+                self.append(name, 0, events)
 
     @rule(name=tenants, engine=engines, events=batches)
     def append(self, name: str, engine: int, events: list[Sent]) -> None:
@@ -181,30 +176,39 @@ class TenantsMachine(RuleBasedStateMachine):
             else:
                 assert result == tenant.append(attempt.events)
 
-    @rule(name=tenants, engine=engines, reads=st.lists(reads, min_size=1, max_size=10))
-    def read(self, name: str, engine: int, reads: list[Read]) -> None:
+    @rule(
+        name=tenants,
+        engine=engines,
+        limit=st.none() | st.integers(1, LIMITS.max_read_events),
+        max_bytes=st.none() | st.integers(1, 1_500),
+    )
+    def read(self, name: str, engine: int, limit: int | None, max_bytes: int | None) -> None:
+        """Read from every position to every position that could be mistaken for another."""
         store, tenant = self.open(name, engine)
         sizes = event_sizes(self.place.peek(name))
-        for start, stop, limit, max_bytes in reads:
-            page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
-            last = MAX_POSITION if stop is None else stop
-            check_page(
-                page,
-                [event for event in tenant.left if start <= event.position <= last],
-                sizes,
-                limit or LIMITS.max_read_events,
-                max_bytes or LIMITS.max_page_bytes,
-            )
-            if isinstance(store, SupportsWireRead):
-                wire = store.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
-                check_wire_page(wire, page)
+        head = len(tenant.log)
+        for start in [*range(head + 3), MAX_POSITION]:
+            for stop in {None, 0, max(start - 1, 0), start, min(start + 2, MAX_POSITION), head}:
+                page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
+                check_page(
+                    page,
+                    tenant.between(start, MAX_POSITION if stop is None else stop),
+                    sizes,
+                    limit or LIMITS.max_read_events,
+                    max_bytes or LIMITS.max_page_bytes,
+                )
+                if isinstance(store, SupportsWireRead):
+                    wire = store.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+                    check_wire_page(wire, page)
 
-    @rule(name=tenants, engine=engines, through=positions)
-    def trim(self, name: str, engine: int, through: int) -> None:
+    @rule(name=tenants, engine=engines, data=st.data())
+    def trim(self, name: str, engine: int, data: st.DataObject) -> None:
         store, tenant = self.open(name, engine)
         if not isinstance(store, SupportsTrim):
             return
-        if through > len(tenant.log):
+        head = len(tenant.log)
+        through = data.draw(st.integers(0, head + 1), label="through")
+        if through > head:
             with pytest.raises(InvalidRange):
                 store.trim(through)
         else:
@@ -234,15 +238,11 @@ class TenantsMachine(RuleBasedStateMachine):
         store, _ = self.open(name, engine)
         store.close()
 
-    @rule()
-    def reopen(self) -> None:
+    @rule(engines=st.integers(1, 2))
+    def reopen(self, engines: int) -> None:
         self.close_engines()
-        self.engines.append(self.place.open(limits=LIMITS))
-
-    @precondition(lambda self: self.shared and len(self.engines) == 1)
-    @rule()
-    def open_second_engine(self) -> None:
-        self.engines.append(self.place.open(limits=LIMITS))
+        for _ in range(engines if self.shared else 1):
+            self.engines.append(self.place.open(limits=LIMITS))
 
     # What happens to a tenant that is open in another engine is left to the engine.
     @precondition(lambda self: len(self.engines) == 1)
