@@ -1,8 +1,8 @@
 """The one place where asyncio meets blocking stores.
 
 Writes run in threads, at most one at a time for a tenant; appends that arrive meanwhile
-gather and share the next commit. Reads have threads of their own, a bounded number for each
-tenant, so that nobody's reads hold up anybody's appends.
+gather and share the next commit. Reads have threads of their own, a few for each tenant, so
+that nobody's reads hold up anybody's appends. Every queue is bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import StoreClosed, StoreOverloaded
+from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.limits import Limits
 from ebus.core.store import Append, Appended, SupportsWireRead, TenantStore, WirePage
@@ -25,8 +25,7 @@ from ebus.core.tenant import TenantName
 
 T = TypeVar("T")
 
-WRITE_THREADS = 8
-READ_THREADS = 8
+OPENING_THREADS = 4
 
 
 class _Append(msgspec.Struct, frozen=True):
@@ -57,11 +56,14 @@ class AsyncTenantStore:
         self._limits = store.limits
         self._writes = writes
         self._reads = reads
-        self._read_places = asyncio.Semaphore(self._limits.max_tenant_reads)
+        places = min(self._limits.max_tenant_reads, max(1, self._limits.max_read_threads // 2))
+        self._read_places = asyncio.Semaphore(places)
+        self._waiting_reads = 0
         self._queue: deque[_Append | _Write] = deque()
         self._queue_bytes = 0
         self._writing = False
         self._closing = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._read_wire = (
@@ -74,9 +76,15 @@ class AsyncTenantStore:
     def limits(self) -> Limits:
         return self._limits
 
-    async def append(self, events: Sequence[NewEvent]) -> Appended:
-        """Like `TenantStore.append`; shares a commit with other appends that wait."""
-        size_bytes = sum(map(event_bytes, events))
+    async def append(
+        self, events: Sequence[NewEvent], *, held_bytes: int | None = None
+    ) -> Appended:
+        """Like `TenantStore.append`; shares a commit with other appends that wait.
+
+        `held_bytes` is what the events keep in memory, when that is more than their size: data
+        that was decoded keeps the whole of what it was decoded from.
+        """
+        size_bytes = _size(events, self._limits) if held_bytes is None else held_bytes
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._enqueue(_Append(Append(events), size_bytes, answer), size_bytes)
         return await answer
@@ -91,7 +99,7 @@ class AsyncTenantStore:
     def _enqueue(self, waiting: _Append | _Write, size_bytes: int) -> None:
         if self._closing:
             raise StoreClosed("the store is closing")
-        if (
+        if self._queue and (  # which always has room for one
             len(self._queue) >= self._limits.max_queue_appends
             or self._queue_bytes + size_bytes > self._limits.max_queue_bytes
         ):
@@ -121,10 +129,12 @@ class AsyncTenantStore:
 
     def _take_group(self) -> list[_Append]:
         group: list[_Append] = []
-        room = self._limits.max_group_events
+        room_events = self._limits.max_group_events
+        room_bytes = self._limits.max_group_bytes
         while self._queue and isinstance(waiting := self._queue[0], _Append):
-            room -= len(waiting.append.events)
-            if group and room < 0:
+            room_events -= len(waiting.append.events)
+            room_bytes -= waiting.size_bytes
+            if group and (room_events < 0 or room_bytes < 0):
                 break
             self._queue.popleft()
             self._queue_bytes -= waiting.size_bytes
@@ -139,8 +149,14 @@ class AsyncTenantStore:
         else:
             self._writing = False
             self._idle.set()
-        failure = done.exception()
-        results = [failure] * len(answers) if failure else done.result()
+        results: Sequence[object]
+        if failure := done.exception():
+            results = [failure] * len(answers)
+        else:
+            results = done.result()
+            if len(results) != len(answers):
+                broken = EngineError(f"a commit of {len(answers)} gave {len(results)} answers")
+                results = [broken] * len(answers)
         for answer, result in zip(answers, results, strict=True):
             if answer.done():
                 continue  # its caller was cancelled and no longer listens
@@ -172,16 +188,37 @@ class AsyncTenantStore:
         return await self._read(partial(self._store.checkpoint, name))
 
     async def _read(self, work: Callable[[], T]) -> T:
-        async with self._read_places:
-            if self._closing:
-                raise StoreClosed("the store is closing")
-            return await asyncio.get_running_loop().run_in_executor(self._reads, work)
+        if self._waiting_reads >= self._limits.max_queue_reads:
+            raise StoreOverloaded(f"{self._waiting_reads} reads are waiting already")
+        self._waiting_reads += 1
+        try:
+            await self._read_places.acquire()
+        finally:
+            self._waiting_reads -= 1
+        if self._closing:
+            self._read_places.release()
+            raise StoreClosed("the store is closing")
+        reading = self._reads.submit(work)
+        # The place is free when the thread is, which a caller that was cancelled does not know.
+        loop = asyncio.get_running_loop()
+        reading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._read_places.release))
+        return await asyncio.wrap_future(reading)
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
         self._closing = True
         await self._idle.wait()
-        await asyncio.get_running_loop().run_in_executor(self._writes, self._store.close)
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._writes, self._store.close)
+
+
+def _size(events: Sequence[NewEvent], limits: Limits) -> int:
+    """The size of an append; 0 for one that the store will refuse anyway."""
+    try:
+        return sum(map(event_bytes, events)) if len(events) <= limits.max_batch_events else 0
+    except (TypeError, AttributeError):
+        return 0
 
 
 def _as_group(work: Callable[[], object]) -> list[object]:
@@ -206,10 +243,14 @@ def _encoded_read(
 class AsyncEngine:
     """An engine and its open tenants, for callers on an event loop. It owns the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
         self._engine = engine
-        self._writes = ThreadPoolExecutor(WRITE_THREADS, "ebus-write")
-        self._reads = ThreadPoolExecutor(READ_THREADS, "ebus-read")
+        self._writes = ThreadPoolExecutor(limits.max_write_threads, "ebus-write")
+        self._reads = ThreadPoolExecutor(limits.max_read_threads, "ebus-read")
+        # Opening may take minutes, and a look at the health must not wait for anything.
+        self._openings = ThreadPoolExecutor(OPENING_THREADS, "ebus-open")
+        self._checks = ThreadPoolExecutor(1, "ebus-check")
         self._tenants: dict[TenantName, asyncio.Task[AsyncTenantStore]] = {}
         self._closing = False
 
@@ -229,7 +270,7 @@ class AsyncEngine:
     async def _open(self, name: TenantName, durability: Durability | None) -> AsyncTenantStore:
         open_store = partial(self._engine.open, name, durability=durability)
         try:
-            store = await asyncio.get_running_loop().run_in_executor(self._reads, open_store)
+            store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
         except BaseException:
             del self._tenants[name]
             raise
@@ -239,15 +280,29 @@ class AsyncEngine:
         """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
         if isinstance(self._engine, SupportsHealth):
             check = self._engine.check_health
-            await asyncio.get_running_loop().run_in_executor(self._reads, check)
+            await asyncio.get_running_loop().run_in_executor(self._checks, check)
 
     async def aclose(self) -> None:
-        """Finish every tenant's appends, then close everything. Twice is fine."""
+        """Finish every tenant's writes, then close everything. Twice is fine.
+
+        What fails to close does not keep the rest from being closed; it is raised at the end.
+        """
         self._closing = True
         openings = await asyncio.gather(*self._tenants.values(), return_exceptions=True)
         tenants = [tenant for tenant in openings if isinstance(tenant, AsyncTenantStore)]
-        await asyncio.gather(*(tenant.aclose() for tenant in tenants))
+        closings = [tenant.aclose() for tenant in tenants]
+        failures = await asyncio.gather(*closings, return_exceptions=True)
+        failures += await asyncio.gather(
+            asyncio.to_thread(self._close_engine), return_exceptions=True
+        )
         self._tenants.clear()
-        await asyncio.to_thread(self._engine.close)
-        self._writes.shutdown()
-        self._reads.shutdown()
+        for failure in failures:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    def _close_engine(self) -> None:
+        try:
+            self._engine.close()
+        finally:
+            for threads in (self._writes, self._reads, self._openings, self._checks):
+                threads.shutdown()

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
-from ebus.core.errors import EbusError, EngineNotInstalled, UnknownEngine
+import msgspec
+
+from ebus.core.errors import EbusError, EngineNotInstalled, InvalidInput, UnknownEngine
 from ebus.core.limits import Limits
 from ebus.core.store import TenantStore
 from ebus.core.tenant import TenantName
@@ -20,6 +22,12 @@ ENTRY_POINT_GROUP = "ebus.engines"
 
 Durability = Literal["full", "normal"]
 """What an acknowledged event survives: `full` a power cut, `normal` the death of the process."""
+
+
+def check_durability(durability: str) -> None:
+    """Raise `InvalidInput` for a word that is no durability: a slip must not mean less."""
+    if durability not in get_args(Durability):
+        raise InvalidInput(f"durability is full or normal, not {durability!r}")
 
 
 @runtime_checkable
@@ -86,18 +94,33 @@ class SupportsInspect(Protocol):
         ...
 
 
-def inspect_tenants(engine: Engine, names: Iterable[TenantName]) -> dict[str, str | EbusError]:
-    """What opening each of these tenants would find, or the error that it would raise.
+class Findings(msgspec.Struct, frozen=True):
+    """What a look at an engine and its tenants has found."""
 
-    Changes nothing. An engine that cannot look ahead has nothing to say.
+    tenants: dict[TenantName, str]
+    """What opening each tenant would find, such as `new` or `ready`."""
+
+    refusals: list[str]
+    """Why the engine cannot be used, or which tenants could not be opened: for the operator."""
+
+
+def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
+    """Look at an engine and these tenants without changing anything.
+
+    An engine that cannot look ahead has nothing to say.
     """
-    findings: dict[str, str | EbusError] = {}
+    findings = Findings({}, [])
+    try:
+        if isinstance(engine, SupportsHealth):
+            engine.check_health()
+    except EbusError as error:
+        findings.refusals.append(str(error))
     if isinstance(engine, SupportsInspect):
         for name in names:
             try:
-                findings[name] = engine.inspect(name)
+                findings.tenants[name] = engine.inspect(name)
             except EbusError as error:
-                findings[name] = error
+                findings.refusals.append(str(error))
     return findings
 
 
@@ -120,9 +143,11 @@ def open_engine(
 ) -> Engine:
     """Open an engine by its address: `sqlite:DIRECTORY` or `memory:`.
 
-    Raises `UnknownEngine` with the names of the known ones, and `EngineNotInstalled` when a
+    Raises `UnknownEngine` with the names of the known ones, `InvalidInput` for a durability
+    that is none, and `EngineNotInstalled` when a
     known one lacks its driver. Its place is made when the first tenant is opened.
     """
+    check_durability(durability)
     name, _, location = address.partition(":")
     factory = _load_factory(name)
     return factory(location, durability=durability, limits=limits or Limits())

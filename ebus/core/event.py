@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import calendar
+import json
 import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, Self
 
 import msgspec
@@ -46,7 +48,9 @@ class NewEvent(msgspec.Struct, frozen=True):
         """
         try:
             data = Raw(msgspec.json.encode(value))
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            if b"null" in bytes(data):  # what msgspec makes of NaN as well
+                json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidEvent(f"cannot be written as JSON: {error}", field="data") from None
         if isinstance(timestamp, datetime):
             timestamp = timestamp.isoformat()
@@ -67,7 +71,10 @@ class Event(msgspec.Struct, frozen=True):
 
     def value(self) -> Any:
         """The data as Python objects. Numbers become int or float; `data` has every digit."""
-        return msgspec.json.decode(self.data)
+        try:
+            return msgspec.json.decode(self.data)
+        except msgspec.ValidationError:  # a number that no float holds, such as 1e999
+            return json.loads(bytes(self.data))
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -93,7 +100,7 @@ def decode_event(wire: bytes) -> Event:
 
 
 def event_bytes(event: NewEvent) -> int:
-    """The size that `Limits.max_event_bytes` bounds: that of the data, and the characters else."""
+    """The size that `Limits.max_event_bytes` bounds: bytes of the data, and characters else."""
     return len(memoryview(event.data)) + len(event.type) + len(event.timestamp or "")
 
 
@@ -156,17 +163,22 @@ _TIMESTAMP = re.compile(
 
 
 def _check_timestamp(timestamp: str, index: int) -> None:
-    match = _TIMESTAMP.fullmatch(timestamp) if isinstance(timestamp, str) else None
-    if match is not None:
-        year, month, day = match.groups()
-        if day <= "28" or int(day) <= _days_in(int(year), int(month)):
-            return
-    raise InvalidEvent(
-        "must be an RFC 3339 time that exists, with an offset and at most nine decimals, "
-        "such as 2024-01-01T00:00:00Z",
-        index=index,
-        field="timestamp",
-    )
+    if not isinstance(timestamp, str) or not is_timestamp(timestamp):
+        raise InvalidEvent(
+            "must be an RFC 3339 time that exists, with an offset and at most nine decimals, "
+            "such as 2024-01-01T00:00:00Z",
+            index=index,
+            field="timestamp",
+        )
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether this is an RFC 3339 time that exists, as events carry it."""
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day = match.groups()
+    return day <= "28" or int(day) <= _days_in(int(year), int(month))
 
 
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -207,17 +219,14 @@ def _check_data(event: NewEvent, limits: Limits, index: int) -> None:
 # Possessive, and a string that never ends is taken whole: linear whatever the text is.
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_OPEN_AND_CLOSE = bytes.maketrans(b"{}", b"[]")
+_OPEN = ord("[")
 
-def nests_deeper(json: bytes, depth: int) -> bool:
+
+def nests_deeper(text: bytes, depth: int) -> bool:
     """Whether arrays and objects nest deeper than `depth`, without recursion."""
-    if json.count(b"[") + json.count(b"{") <= depth:
+    if text.count(b"[") + text.count(b"{") <= depth:
         return False
-    level = 0
-    for character in _JSON_STRING.sub(b"", json):
-        if character in b"[{":
-            level += 1
-            if level > depth:
-                return True
-        elif character in b"]}":
-            level -= 1
-    return False
+    brackets = _JSON_STRING.sub(b"", text).translate(_OPEN_AND_CLOSE, _NO_BRACKETS)
+    return any(level > depth for level in accumulate(1 if it == _OPEN else -1 for it in brackets))

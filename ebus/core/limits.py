@@ -15,13 +15,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one engine or server. Every one can be set; all must be at least 1."""
 
     max_event_bytes: int = 1 * MIB
-    """Size of one event: its type, data and time stamp together, in UTF-8."""
+    """Size of one event: its data in bytes, its type and time stamp in characters."""
 
     max_batch_events: int = 1_000
     """Events in one append."""
 
     max_body_bytes: int = 16 * MIB
     """Size of one request body."""
+
+    max_head_bytes: int = 64 * KIB
+    """Size of a request's line and headers."""
 
     max_read_events: int = 10_000
     """Events in one page of a read."""
@@ -39,6 +42,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_group_events: int = 4_096
     """Events of waiting appends that share one commit."""
 
+    max_group_bytes: int = 16 * MIB
+    """Bytes of the appends that share one commit; one that is larger has one to itself."""
+
     max_queue_appends: int = 2_048
     """Appends and other writes of one tenant that wait; one more is refused."""
 
@@ -46,7 +52,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the events that wait for a commit of one tenant."""
 
     max_tenant_reads: int = 4
-    """Reads of one tenant that run at once; further ones wait their turn."""
+    """Reads of one tenant that run at once, at most half the threads; further ones wait."""
+
+    max_queue_reads: int = 1_024
+    """Reads of one tenant that wait for their turn; one more is refused."""
+
+    max_read_threads: int = 32
+    """Threads that read, for all tenants together."""
+
+    max_write_threads: int = 32
+    """Threads that write, for all tenants together; each tenant has one at a time."""
 
     max_block_events: int = 128
     """Events that the SQLite engine stores in one block."""

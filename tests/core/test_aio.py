@@ -6,13 +6,20 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from ebus import Append, Appended, EbusError, Limits, NewEvent
 from ebus.backends.memory import Log, MemoryEngine, MemoryStore
-from ebus.core.aio import WRITE_THREADS, AsyncEngine, AsyncTenantStore
-from ebus.core.errors import InvalidEvent, StoreClosed, StoreOverloaded, StoreUnavailable
+from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.core.errors import (
+    EngineError,
+    InvalidEvent,
+    StoreClosed,
+    StoreOverloaded,
+    StoreUnavailable,
+)
 from ebus.core.store import WirePage
 from ebus.core.tenant import TenantName
 
@@ -182,7 +189,7 @@ def test_many_slow_writes_of_one_tenant_do_not_hold_up_another() -> None:
             slow = await begun(alice, [event()])
             slow_saves = [
                 asyncio.create_task(alice.save_checkpoint("s", at))
-                for at in range(2 * WRITE_THREADS)
+                for at in range(2 * Limits().max_write_threads)
             ]
             bob = await engine.tenant(BOB)
             bobs_store = bob._store
@@ -257,6 +264,161 @@ def test_every_engine_can_be_read_as_wire() -> None:
         expected = b'{"position":2,"type":"B","data":1,"timestamp":"2024-01-01T00:00:00Z"}'
         assert await tenant.read_wire(2) == WirePage([expected], 1, 2, None)
         assert await tenant.read_wire(3) == WirePage([], 0, 0, None)
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_one_tenant_that_does_not_close_leaves_no_other_open() -> None:
+    async def scenario() -> None:
+        async_engine = AsyncEngine(engine := MemoryEngine())
+        await async_engine.tenant(ALICE)
+        bob = await async_engine.tenant(BOB)
+
+        def fail() -> None:
+            raise StoreUnavailable("the disk is gone")
+
+        engine.open("alice").close = fail  # type: ignore[method-assign]
+        bobs_store = engine.open("bob")
+        appending = asyncio.create_task(bob.append([event()]))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await async_engine.aclose()
+        assert await appending == Appended(1, 1)
+        assert bobs_store.closed
+
+    asyncio.run(scenario())
+
+
+def test_closing_a_tenant_again_after_its_engine_is_fine() -> None:
+    async def scenario() -> None:
+        engine = AsyncEngine(MemoryEngine())
+        tenant = await engine.tenant(ALICE)
+        await engine.aclose()
+        await tenant.aclose()
+
+    asyncio.run(scenario())
+
+
+class SlowReads(MemoryStore):
+    """Reads wait for the gate."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(Log(), limits)
+        self.gate = threading.Event()
+        self.running = 0
+
+    def head(self) -> int:
+        self.running += 1
+        self.gate.wait(60)
+        return 0
+
+
+class SlowlyReadEngine(MemoryEngine):
+    def open(self, name: str, *, durability: object = None) -> MemoryStore:
+        return super().open(name) if name == "bob" else SlowReads(self._limits)
+
+
+def test_the_slow_reads_of_many_tenants_hold_up_neither_openings_nor_health() -> None:
+    async def scenario() -> None:
+        engine = AsyncEngine(SlowlyReadEngine(), limits=Limits(max_read_threads=2))
+        slow = [await engine.tenant(TenantName(f"slow-{at}")) for at in range(8)]
+        reads = [asyncio.create_task(tenant.head()) for tenant in slow for _ in range(4)]
+        await asyncio.sleep(0)
+        bob = await engine.tenant(BOB)
+        assert await bob.append([event()]) == Appended(1, 1)
+        await engine.check_health()
+        for tenant in slow:
+            store = tenant._store
+            assert isinstance(store, SlowReads)
+            store.gate.set()
+        await asyncio.gather(*reads)
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_too_many_reads_of_one_tenant_are_refused() -> None:
+    async def scenario() -> None:
+        limits = Limits(max_tenant_reads=1, max_queue_reads=2)
+        engine = AsyncEngine(SlowlyReadEngine(limits=limits), limits=limits)
+        tenant = await engine.tenant(ALICE)
+        reads = [asyncio.create_task(tenant.head()) for _ in range(4)]
+        await asyncio.sleep(0)
+        refused = reads.pop()
+        with pytest.raises(StoreOverloaded):
+            await refused
+        store = tenant._store
+        assert isinstance(store, SlowReads)
+        store.gate.set()
+        assert await asyncio.gather(*reads) == [0, 0, 0]
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_that_leaves_does_not_free_a_place_that_is_still_taken() -> None:
+    async def scenario() -> None:
+        limits = Limits(max_tenant_reads=1)
+        engine = AsyncEngine(SlowlyReadEngine(limits=limits), limits=limits)
+        tenant = await engine.tenant(ALICE)
+        store = tenant._store
+        assert isinstance(store, SlowReads)
+        first = asyncio.create_task(tenant.head())
+        while not store.running:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        first.cancel()
+        second = asyncio.create_task(tenant.head())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert store.running == 1
+        store.gate.set()
+        assert await second == 0
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_what_an_append_holds_in_memory_counts_for_the_queue() -> None:
+    async def scenario() -> None:
+        async with gated(Limits(max_queue_bytes=1_000)) as (tenant, store, _):
+            tasks = await begun(tenant, [event()], [event()])
+            with pytest.raises(StoreOverloaded):
+                await tenant.append([event()], held_bytes=1_000)
+            store.gate.set()
+            await asyncio.gather(*tasks)
+            assert (await tenant.append([event()], held_bytes=5_000)).first_position == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_with_too_few_answers_leaves_nobody_waiting() -> None:
+    class Forgetful(MemoryStore):
+        def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+            return []
+
+    class ForgetfulEngine(MemoryEngine):
+        def open(self, name: str, *, durability: object = None) -> MemoryStore:
+            return Forgetful(Log(), self._limits)
+
+    async def scenario() -> None:
+        engine = AsyncEngine(ForgetfulEngine())
+        with pytest.raises(EngineError):
+            await (await engine.tenant(ALICE)).append([event()])
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_no_event_is_refused_as_the_store_does() -> None:
+    async def scenario() -> None:
+        engine = AsyncEngine(MemoryEngine())
+        tenant = await engine.tenant(ALICE)
+        nonsense: list[Any] = [5]
+        with pytest.raises(InvalidEvent):
+            await tenant.append(nonsense)
+        with pytest.raises(InvalidEvent):
+            await tenant.append([NewEvent("T", 5)])  # type: ignore[arg-type]
         await engine.aclose()
 
     asyncio.run(scenario())

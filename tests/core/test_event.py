@@ -41,9 +41,24 @@ def test_a_naive_datetime_is_refused_when_it_is_appended() -> None:
         check_events([event], Limits())
 
 
-def test_what_cannot_be_json_is_refused() -> None:
+def nested_in_itself() -> list[object]:
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), float("nan"), {"a": [None, float("inf")]}, nested_in_itself(), "\ud800"],
+    ids=["an object", "NaN", "infinity", "a list in itself", "a lone surrogate"],
+)
+def test_what_cannot_be_json_is_refused(value: object) -> None:
     with pytest.raises(InvalidEvent, match="cannot be written as JSON"):
-        NewEvent.of("T", object())
+        NewEvent.of("T", value)
+
+
+def test_a_number_that_no_float_holds_is_read_as_infinite() -> None:
+    assert Event(1, "T", msgspec.Raw(b'{"a":1e999}'), "").value() == {"a": float("inf")}
 
 
 def test_the_clock_is_a_valid_time_in_utc() -> None:
