@@ -8,8 +8,7 @@ import click
 
 from ebus.cli.serve import fail
 from ebus.config import Config, ConfigError, load_config
-from ebus.core.engine import SupportsHealth, inspect_tenants, open_engine
-from ebus.core.errors import EbusError
+from ebus.core.engine import Findings, look_at, open_engine
 
 
 @click.command()
@@ -31,19 +30,13 @@ def check(config_file: str | None) -> None:
     except ConfigError as error:
         fail(str(error))
     engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
-    findings = inspect_tenants(engine, (tenant.name for tenant in config.tenants))
-    refused = [str(finding) for finding in findings.values() if isinstance(finding, EbusError)]
-    if isinstance(engine, SupportsHealth):
-        try:
-            engine.check_health()
-        except EbusError as error:
-            refused.insert(0, str(error))
-    if refused:
-        fail("\n".join(refused))
+    findings = look_at(engine, (tenant.name for tenant in config.tenants))
+    if findings.refusals:
+        fail("\n".join(findings.refusals))
     _describe(config, findings)
 
 
-def _describe(config: Config, findings: dict[str, str | EbusError]) -> None:
+def _describe(config: Config, findings: Findings) -> None:
     count = len(config.tenants)
     click.echo(f"{config.config_file or 'API_KEY and DB_PATH'}: no mistakes")
     click.echo(f"Engine: {config.engine}, durability {config.durability}")
@@ -51,6 +44,6 @@ def _describe(config: Config, findings: dict[str, str | EbusError]) -> None:
     click.echo(f"Tenants: {count}")
     for tenant in config.tenants:
         durability = f", durability {tenant.durability}" if tenant.durability else ""
-        click.echo(f"  {tenant.name}: {findings.get(tenant.name, 'new')}{durability}")
+        click.echo(f"  {tenant.name}: {findings.tenants.get(tenant.name, 'new')}{durability}")
     for warning in config.warnings:
         click.echo(f"WARNING: {warning}", err=True)

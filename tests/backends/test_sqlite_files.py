@@ -10,19 +10,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from ebus import EbusError, NewEvent
+from ebus import EbusError, NewEvent, open_engine
 from ebus.backends.sqlite import SqliteEngine, SqliteStore
 from ebus.backends.sqlite.connection import check_sqlite_version, connect, connect_for_reading
 from ebus.backends.sqlite.schema import APPLICATION_ID, VERSION
 from ebus.core.errors import (
     EngineError,
+    InvalidInput,
     StoreBusy,
     StoreDamaged,
     StoreForeign,
+    StoreFull,
     StoreNewer,
     StoreUnavailable,
 )
@@ -208,6 +211,95 @@ def test_a_directory_that_went_away_is_not_made_anew(engine: SqliteEngine) -> No
         engine.check_health()
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_nothing_is_acknowledged_into_a_file_that_is_gone(engine: SqliteEngine, how: str) -> None:
+    store = engine.open("alice")
+    store.append([EVENT])
+    path = engine.path("alice")
+    kept = path.with_name("kept")
+    path.rename(kept)
+    if how == "replaced":
+        shutil.copyfile(kept, path)
+    with pytest.raises(StoreUnavailable, match=r"alice\.db"):
+        store.append([EVENT])
+    with pytest.raises(StoreUnavailable):
+        engine.check_health()
+    kept.replace(path)
+    assert store.append([EVENT]).first_position == 2
+    engine.check_health()
+
+
+@pytest.mark.parametrize("durability", ["FULL", "ful", "off", ""])
+def test_a_slip_in_the_durability_does_not_mean_less(directory: Path, durability: Any) -> None:
+    slip: Any = durability or "bogus"
+    for attempt in (
+        lambda: open_engine(f"sqlite:{directory}", durability=durability),
+        lambda: SqliteEngine(directory, durability=durability),
+        lambda: SqliteEngine(directory).open("alice", durability=slip),
+    ):
+        with pytest.raises(InvalidInput, match="full or normal"):
+            attempt()
+
+
+def test_a_file_whose_making_was_cut_off_is_made_anew(directory: Path) -> None:
+    """The process dies while the schema is written: an empty file and its journal are left."""
+    directory.mkdir()
+    program = (
+        "import os, sys, apsw\n"
+        "from ebus.backends.sqlite import SqliteEngine, engine\n"
+        "migrate = engine.migrate\n"
+        "def die(connection):\n"
+        "    migrate(connection)\n"
+        "    connection.cache_flush()\n"
+        "    os._exit(9)\n"
+        "engine.migrate = die\n"
+        "SqliteEngine(sys.argv[1]).open('alice')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program, str(directory)], check=False)
+    assert run.returncode == 9
+    assert (directory / "alice.db-journal").stat().st_size > 0
+    with SqliteEngine(directory) as engine:
+        assert engine.open("alice").append([EVENT]).first_position == 1
+
+
+def test_an_empty_file_beside_its_journal_is_a_new_tenant(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "alice.db").touch()
+    (directory / "alice.db-journal").write_bytes(bytes(512))
+    with SqliteEngine(directory) as engine:
+        assert engine.open("alice").append([EVENT]).first_position == 1
+
+
+def test_a_newer_version_that_is_still_in_the_wal_is_seen(directory: Path) -> None:
+    path = stored(directory)
+    newer_one = sqlite3.connect(path)
+    newer_one.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with SqliteEngine(directory) as engine, pytest.raises(StoreNewer):
+        engine.open("alice")
+    newer_one.close()
+
+
+def test_the_last_position_there_can_be_is_not_passed(directory: Path) -> None:
+    path = stored(directory)
+    edit(path, f"UPDATE blocks SET last_position = {2**63 - 1}")
+    with SqliteEngine(directory) as engine, pytest.raises(StoreFull):
+        engine.open("alice").append([EVENT])
+
+
+def test_one_store_that_does_not_close_leaves_no_other_open(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = engine.open("alice"), engine.open("bob")
+
+    def fail() -> None:
+        raise StoreUnavailable("the disk is gone")
+
+    monkeypatch.setattr(bob, "close", fail)
+    with pytest.raises(StoreUnavailable):
+        engine.close()
+    assert alice.closed
+
+
 def test_a_directory_that_is_a_file_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a directory")
     with SqliteEngine(tmp_path / "data") as engine:
@@ -312,6 +404,14 @@ def newer(path: Path) -> None:
     edit(path, f"PRAGMA user_version = {VERSION + 1}")
 
 
+def broken_view(path: Path) -> None:
+    edit(path, "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t; DROP TABLE t")
+
+
+def quotes_in_a_name(path: Path) -> None:
+    edit(path, """CREATE TABLE "it's ""odd\""" (a)""")
+
+
 def cut_short(path: Path) -> None:
     whole = stored(path.parent, "whole", events=500).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -330,6 +430,8 @@ REFUSED: list[tuple[Callable[[Path], None], type[EbusError], str]] = [
     (foreign_tables, StoreForeign, "another program"),
     (foreign_mark, StoreForeign, "another program"),
     (original_with_other_tables, StoreForeign, "another program"),
+    (broken_view, StoreForeign, "another program"),
+    (quotes_in_a_name, StoreForeign, "another program"),
     (newer, StoreNewer, "newer ebus"),
     (cut_short, StoreDamaged, "the end is missing"),
     (only_a_header, StoreDamaged, "within its header"),
@@ -352,6 +454,13 @@ def test_a_file_that_is_not_fit_is_refused_and_not_changed(
                 look("alice")
             assert "alice.db" in str(refusal.value)
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+
+
+def test_our_mark_without_our_tables_is_damage(directory: Path) -> None:
+    path = stored(directory)
+    edit(path, "DROP VIEW events; DROP TABLE blocks")
+    with SqliteEngine(directory) as engine, pytest.raises(StoreDamaged, match="no such table"):
+        engine.open("alice")
 
 
 def test_damage_within_a_file_shows_as_damage_not_as_other_events(directory: Path) -> None:

@@ -21,7 +21,7 @@ from ebus.backends.sqlite.takeover import rfc3339
 from ebus.core.errors import StoreBusy, StoreDamaged, StoreForeign
 from ebus.core.limits import Limits
 
-Row = tuple[int, str, object, object]
+Row = tuple[int, object, object, object]
 
 ORIGINAL_SCHEMA = """
     CREATE TABLE events (
@@ -189,13 +189,12 @@ def test_a_time_keeps_its_instant_and_its_offset(stored: str, served: str) -> No
         "yesterday",
         "2024-05-06",
         "2024-05-06 07:08",
-        1714979289,
-        None,
-        b"x",
+        "1714979289",
+        "2024-13-45 99:99:99 +0000 UTC",
         "2024-05-06 07:08:09",
     ],
 )
-def test_what_is_no_time_is_not_guessed_at(stored: object) -> None:
+def test_what_is_no_time_is_not_guessed_at(stored: str) -> None:
     assert rfc3339(stored) is None
 
 
@@ -219,7 +218,9 @@ def test_a_takeover_that_fails_leaves_the_file_as_it_was(directory: Path) -> Non
     before = path.read_bytes()
     with SqliteEngine(directory) as engine:
         for _ in range(2):
-            with pytest.raises(StoreForeign, match=r"main\.db: the data .* position 2000"):
+            with pytest.raises(
+                StoreForeign, match=r"main\.db: the event at position 2000 has data"
+            ):
                 engine.open("main")
     assert path.read_bytes() == before
     assert [file.name for file in directory.iterdir()] == ["main.db"]
@@ -231,7 +232,7 @@ def test_a_takeover_that_fails_leaves_the_file_as_it_was(directory: Path) -> Non
         (row(1, b'{"n":'), "is not JSON"),
         (row(1, b'"\xff"'), "is not JSON"),
         (row(1, b"[" * 100_000), "is not JSON"),
-        (row(1, 5), "is not JSON"),
+        ((1, b"\xff\xfe", b"1", "2024-01-01 00:00:00+00:00"), "a type that is not UTF-8"),
         (row(1, b"1", "not a time"), "time stamp that cannot be read"),
         (row(-5), "position -5"),
     ],
@@ -240,6 +241,19 @@ def test_a_row_that_cannot_be_served_is_named(directory: Path, bad: Row, reason:
     original_file(directory, [bad])
     with SqliteEngine(directory) as engine, pytest.raises(StoreForeign, match=reason):
         engine.open("main")
+
+
+@pytest.mark.parametrize("values", ["(NULL, 5)", "('a', 1.5)", "('a', 'x')", "(x'ff', 1)"])
+def test_a_subscription_that_cannot_be_kept_is_refused(directory: Path, values: str) -> None:
+    path = original_file(directory, [row(1)])
+    connection = sqlite3.connect(path)
+    connection.execute(f"INSERT INTO subscriptions VALUES {values}")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with SqliteEngine(directory) as engine, pytest.raises(StoreForeign, match="subscription"):
+        engine.open("main")
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_file_is_refused_and_not_changed(directory: Path) -> None:
@@ -308,6 +322,28 @@ def held_by_another_process(path: Path) -> Iterator[None]:
     assert holder.stdout.readline() == "held\n"
     yield
     holder.communicate()
+
+
+def test_a_takeover_that_was_cut_off_begins_anew(directory: Path) -> None:
+    """The process dies when all is written but the end of the transaction."""
+    original_file(directory, map(row, range(1, 20_001)))
+    program = (
+        "import os, sys\n"
+        "from ebus.backends.sqlite import SqliteEngine, engine\n"
+        "take_over = engine.take_over\n"
+        "def die(connection, *arguments):\n"
+        "    take_over(connection, *arguments)\n"
+        "    connection.cache_flush()\n"
+        "    os._exit(9)\n"
+        "engine.take_over = die\n"
+        "SqliteEngine(sys.argv[1]).open('main')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program, str(directory)], check=False)
+    assert run.returncode == 9
+    assert (directory / "main.db-journal").stat().st_size > 0
+    with SqliteEngine(directory) as engine:
+        store = engine.open("main")
+        assert (store.head(), store.count()) == (20_000, 20_000)
 
 
 # Large files

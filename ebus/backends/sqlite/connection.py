@@ -115,5 +115,7 @@ def driver_errors(path: Path) -> Iterator[None]:
         raise StoreDamaged(f"{path} is damaged: {error}") from error
     except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise StoreUnavailable(f"{path} cannot be used: {error}") from error
+    except apsw.Error as error:  # what is stored does not fit what is expected of it
+        raise StoreDamaged(f"{path} cannot be read: {error}") from error
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
-from ebus.backends.sqlite.schema import FileKind, inspect_file, migrate
+from ebus.backends.sqlite.schema import FileKind, inspect_file, is_cut_off, migrate
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
-from ebus.core.engine import Durability, Engine, SupportsHealth, SupportsInspect
+from ebus.core.engine import (
+    Durability,
+    Engine,
+    SupportsHealth,
+    SupportsInspect,
+    check_durability,
+)
 from ebus.core.errors import InvalidTenantName, StoreClosed, StoreUnavailable
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
@@ -35,6 +41,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
         limits: Limits | None = None,
     ) -> None:
         check_sqlite_version()
+        check_durability(durability)
         self._directory = Path(directory)
         self._durability = durability
         self._limits = limits or Limits()
@@ -48,6 +55,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
 
     def open(self, name: str, *, durability: Durability | None = None) -> SqliteStore:
         tenant = self._name(name)
+        check_durability(durability or self._durability)
         with self._lock(tenant):
             if self._closed:
                 raise StoreClosed("the engine is closed")
@@ -64,6 +72,8 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
 
     def _prepare(self, path: Path) -> None:
         """Make sure that a file of the newest version is there."""
+        if is_cut_off(path):
+            self._undo(path)
         kind = inspect_file(path)
         if kind is FileKind.OURS:
             return
@@ -77,6 +87,15 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
                     if kind is FileKind.ORIGINAL:
                         take_over(connection, path, self._limits)
                     migrate(connection)
+            finally:
+                connection.close()
+
+    def _undo(self, path: Path) -> None:
+        with driver_errors(path):
+            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                connection.set_busy_timeout(self._limits.busy_timeout_ms)
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
             finally:
                 connection.close()
 
@@ -114,18 +133,25 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
 
     def check_health(self) -> None:
         place = self._directory
-        while not (self._directory_made or place.exists() or place == place.parent):
-            place = place.parent  # not made yet: could it be?
-        if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
-            raise StoreUnavailable(f"{place} is not a directory that can be written")
+        with driver_errors(place):
+            while not (self._directory_made or place.exists() or place == place.parent):
+                place = place.parent  # not made yet: could it be?
+            if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
+                raise StoreUnavailable(f"{place} is not a directory that can be written")
+        for store in list(self._stores.values()):
+            store.check_in_place()
 
     def close(self) -> None:
         self._closed = True
-        for tenant in list(self._tenant_locks):
-            with self._lock(tenant):  # waits for an opening that had begun
-                store = self._stores.pop(tenant, None)
-                if store is not None:
-                    store.close()
+        with ExitStack() as closing:  # one that fails does not keep the others open
+            for tenant in list(self._tenant_locks):
+                closing.callback(self._close_tenant, tenant)
+
+    def _close_tenant(self, tenant: TenantName) -> None:
+        with self._lock(tenant):  # waits for an opening that had begun
+            store = self._stores.pop(tenant, None)
+            if store is not None:
+                store.close()
 
     def _name(self, name: str) -> TenantName:
         return TenantName(name, max_chars=self._limits.max_tenant_name_chars)
@@ -141,9 +167,10 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
         if self._directory_made:
             return
         with driver_errors(self._directory):
-            if not self._directory.is_dir():
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_directory(self._directory.parent)
+            for place in reversed((self._directory, *self._directory.parents)):
+                if not place.exists():
+                    place.mkdir(mode=0o700, exist_ok=True)
+                    _sync_directory(place.parent)
         self._directory_made = True
 
 
@@ -157,7 +184,7 @@ _INSPECTION = {
 
 def _create(path: Path) -> None:
     """Make an empty file that only its owner can read, unless another process was quicker."""
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 

@@ -90,19 +90,27 @@ def inspect_file(path: Path) -> FileKind:
     that is cut short, `StoreUnavailable` for one that cannot be read.
     """
     with driver_errors(path):
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            size = 0
-        if size == 0:
+        if not _size(path):
             _refuse_orphaned_journal(path)
             return FileKind.ABSENT
-        header = _Header.read(_first_bytes(path, _Header.BYTES), path)
+        first_bytes = _first_bytes(path, _Header.BYTES)
+        if not any(first_bytes) and is_cut_off(path):
+            return FileKind.ABSENT
+        header = _Header.read(first_bytes, path)
+        # The size comes second: a file may grow while it is looked at, but does not shrink.
+        header.refuse_if_cut_short(path, _size(path))
         if header.application_id == APPLICATION_ID:
-            header.refuse_if_cut_short(path, size)
             return _our_kind(header.user_version, path)
-        header.refuse_if_cut_short(path, size)
         return _inspect_unmarked(path)
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a write to the file was cut off half way, by a crash or a kill.
+
+    SQLite undoes it from the journal when the file is next opened for writing; until then what
+    is in the file is not to be believed.
+    """
+    return path.exists() and _size(_beside(path, "-journal")) > 0
 
 
 def _first_bytes(path: Path, count: int) -> bytes:
@@ -183,19 +191,26 @@ ORIGINAL_TABLES = {
 """What the original server's files hold; `subscriptions` may be missing."""
 
 
+_TABLES = """
+    SELECT name FROM sqlite_schema
+    WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+"""
+_COLUMNS = "SELECT name FROM pragma_table_info(?)"
+
+
 def identify(connection: apsw.Connection, path: Path) -> FileKind:
     """Say whose database a connection is to. Raises like `inspect_file`."""
     application_id = connection.pragma("application_id")
     user_version = connection.pragma("user_version")
     if application_id == APPLICATION_ID:
         return _our_kind(user_version, path)
-    tables = {
-        name: {column for _, column, *_ in connection.execute(f"PRAGMA table_info({name!r})")}
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') "
-            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        )
-    }
+    try:
+        tables = {
+            str(name): {column for (column,) in connection.execute(_COLUMNS, (name,))}
+            for (name,) in connection.execute(_TABLES).fetchall()
+        }
+    except apsw.SQLError:  # a view or a virtual table of theirs that cannot be read here
+        tables = {"": set()}
     if application_id == 0 and user_version == 0:
         if not tables:
             return FileKind.ABSENT
@@ -208,13 +223,17 @@ def identify(connection: apsw.Connection, path: Path) -> FileKind:
 
 
 def _refuse_orphaned_journal(path: Path) -> None:
-    """Refuse to begin an empty file where the better part of an old one still lies."""
-    for suffix in ("-wal", "-journal"):
+    """Refuse to begin an empty file where the better part of an old one still lies.
+
+    An empty file with a journal is one whose making was cut off: SQLite rolls that back. But
+    it would delete a WAL.
+    """
+    for suffix in ("-wal",) if path.exists() else ("-wal", "-journal"):
         journal = _beside(path, suffix)
         if _size(journal):
             raise StoreDamaged(
-                f"{path} is missing, but {journal.name} still holds data that belongs to it: "
-                f"bring the file back, or delete {journal.name} to begin anew"
+                f"{path} is missing or empty, but {journal.name} still holds data that belongs "
+                f"to it: bring the file back, or delete {journal.name} to begin anew"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
 
@@ -19,10 +19,18 @@ from ebus.backends.sqlite.connection import (
     driver_errors,
     transaction,
 )
+from ebus.backends.sqlite.schema import FileKind, identify
 from ebus.core.engine import Durability
-from ebus.core.errors import EbusError, InvalidRange, StoreClosed
+from ebus.core.errors import (
+    EbusError,
+    InvalidRange,
+    StoreClosed,
+    StoreForeign,
+    StoreFull,
+    StoreUnavailable,
+)
 from ebus.core.event import Event, encode_event, refusal_of, utc_now
-from ebus.core.limits import Limits
+from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
     Append,
     Appended,
@@ -78,9 +86,11 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                 path, durability=durability, busy_timeout_ms=limits.busy_timeout_ms
             )
             try:
-                self._writer.execute(
-                    _HEAD
-                ).fetchall()  # what is damaged shows now, not at first use
+                # What is damaged, or newer by what its WAL says, shows now, not at first use.
+                if identify(self._writer, path) is not FileKind.OURS:
+                    raise StoreForeign(f"{path} is not a file of ebus")
+                self._writer.execute(_HEAD).fetchall()
+                self._identity = _identity(path)
             except BaseException:
                 self._writer.close()
                 raise
@@ -108,6 +118,8 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                     continue
                 first = head + 1
                 head += len(append.events)
+                if head > MAX_POSITION:
+                    raise StoreFull(f"{self._path} has no positions left")
                 encoded += map(encode_event, append.events, range(first, head + 1), repeat(now))
                 results.append(Appended(first, head))
             self._insert(connection, encoded, first_position)
@@ -223,6 +235,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
         """The connection that writes, within a transaction."""
         with self._write_lock, driver_errors(self._path):
             self._refuse_if_closed()
+            self.check_in_place()
             with transaction(self._writer):
                 yield self._writer
 
@@ -250,20 +263,33 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                     connection.close()
                 self._readers_changed.notify_all()
 
+    def check_in_place(self) -> None:
+        """Raise `StoreUnavailable` when the file that is open is no longer the one at its path.
+
+        What is written to a file that was deleted or moved away would be lost.
+        """
+        with driver_errors(self._path):
+            if _identity(self._path) != self._identity:
+                raise StoreUnavailable(f"{self._path} is not the file that was opened any more")
+
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreClosed(f"{self._path} is closed")
 
     def close(self) -> None:
-        with self._write_lock:
+        with self._write_lock, driver_errors(self._path), ExitStack() as closing:
+            # The writer goes last: the last connection to a file writes its WAL back.
+            closing.callback(self._writer.close)
             with self._readers_changed:
                 self._closed = True
                 self._readers_changed.wait_for(lambda: self._busy_readers == 0)
                 while self._idle_readers:
-                    self._idle_readers.pop().close()
-            # The last connection to a file writes its WAL back and removes it.
-            with driver_errors(self._path):
-                self._writer.close()
+                    closing.callback(self._idle_readers.pop().close)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _encoded(name: str) -> str | None:

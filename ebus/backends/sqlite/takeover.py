@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import msgspec
@@ -20,6 +19,7 @@ import msgspec
 from ebus.backends.sqlite.blocks import Block, build_blocks
 from ebus.backends.sqlite.schema import FileKind, identify, migrate, refuse_strayed_wal
 from ebus.core.errors import StoreDamaged, StoreForeign
+from ebus.core.event import is_timestamp
 from ebus.core.limits import Limits
 
 logger = logging.getLogger("ebus.sqlite")
@@ -39,7 +39,8 @@ def take_over(connection: apsw.Connection, path: Path, limits: Limits) -> None:
     refuse_strayed_wal(path)
     _refuse_damage(connection, path)
     head, total = connection.execute(
-        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0), "
+        "SELECT coalesce((SELECT CAST(seq AS INTEGER) FROM sqlite_sequence "
+        "WHERE name = 'events'), 0), "
         "(SELECT count(*) FROM events)"
     ).get
     logger.info("%s: taking over %d events of the original server", path.name, total)
@@ -49,7 +50,7 @@ def take_over(connection: apsw.Connection, path: Path, limits: Limits) -> None:
     taken = _copy_events(connection, path, limits, head, total)
     if taken != total:
         raise StoreDamaged(f"{path} is damaged: it lists {total} events but holds {taken}")
-    _copy_subscriptions(connection)
+    _copy_subscriptions(connection, path)
     connection.execute("DROP TABLE original_events")
     connection.execute("DROP TABLE IF EXISTS subscriptions")
     connection.execute("DROP TABLE IF EXISTS sqlite_stat1")
@@ -126,7 +127,8 @@ def _blocks(connection: apsw.Connection, path: Path, limits: Limits) -> Iterator
 def _runs(connection: apsw.Connection, path: Path) -> Iterator[_Run]:
     """The events in runs without a gap. Each run must be used up before the next is asked for."""
     rows = connection.execute(
-        "SELECT position, type, data, timestamp FROM original_events ORDER BY position"
+        "SELECT position, CAST(type AS BLOB), CAST(data AS BLOB), CAST(timestamp AS BLOB) "
+        "FROM original_events ORDER BY position"
     )
     row = next(rows, None)
 
@@ -155,26 +157,31 @@ class _Stored(msgspec.Struct):
 _parse_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _wire(path: Path, position: int, type: object, data: Any, timestamp: object) -> bytes:
+def _wire(
+    path: Path, position: int, type: bytes | None, data: bytes | None, timestamp: bytes | None
+) -> bytes:
     """One row as wire JSON. What the original accepted is kept, an empty type among it."""
-    text = type.decode(errors="replace") if isinstance(type, bytes) else str(type)
-    raw = data.encode() if isinstance(data, str) else data
     try:
         # No data at all is how the original stored an event that was sent without any.
-        parsed = msgspec.Raw(b"null") if raw in (None, b"") else _parse_json(raw)
+        parsed = _parse_json(data) if data else msgspec.Raw(b"null")
         bytes(parsed).decode()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
-        raise StoreForeign(
-            f"{path}: the data of the event at position {position} is not JSON ({error}); "
-            f"mend or delete that row of the table events"
-        ) from None
-    stamp = rfc3339(timestamp)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _unservable(path, position, f"data that is not JSON ({error})") from None
+    stamp = rfc3339((timestamp or b"").decode(errors="replace"))
     if stamp is None:
-        raise StoreForeign(
-            f"{path}: the event at position {position} has a time stamp that cannot be read "
-            f"({timestamp!r}); mend or delete that row of the table events"
-        )
+        raise _unservable(path, position, f"a time stamp that cannot be read ({timestamp!r})")
+    try:
+        text = (type or b"").decode()
+    except UnicodeDecodeError:
+        raise _unservable(path, position, "a type that is not UTF-8") from None
     return msgspec.json.encode(_Stored(position, text, parsed, stamp))
+
+
+def _unservable(path: Path, position: int, problem: str) -> StoreForeign:
+    return StoreForeign(
+        f"{path}: the event at position {position} has {problem}; "
+        f"mend or delete that row of the table events"
+    )
 
 
 _GO_TIME = re.compile(
@@ -184,25 +191,35 @@ _GO_TIME = re.compile(
 )
 
 
-def rfc3339(timestamp: object) -> str | None:
+def rfc3339(timestamp: str) -> str | None:
     """A time stamp as the original's drivers wrote it, in RFC 3339; None when it is none.
 
     They wrote `2024-05-06 07:08:09.5+02:00`, or what Go prints for a time:
     `2024-05-06 07:08:09.5 +0200 CEST`, at times with a reading of the monotonic clock behind.
     """
-    match = _GO_TIME.fullmatch(timestamp) if isinstance(timestamp, str) else None
+    match = _GO_TIME.fullmatch(timestamp)
     if match is None:
         return None
     day, clock, _, hours, minutes = match.groups()
     offset = "Z" if hours is None or (hours[1:], minutes) == ("00", "00") else f"{hours}:{minutes}"
-    return f"{day}T{clock}{offset}"
+    stamp = f"{day}T{clock}{offset}"
+    return stamp if is_timestamp(stamp) else None
 
 
-def _copy_subscriptions(connection: apsw.Connection) -> None:
+def _copy_subscriptions(connection: apsw.Connection, path: Path) -> None:
     there = connection.execute(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'subscriptions'"
     ).get
-    if there:
-        connection.execute(
-            "INSERT INTO checkpoints SELECT subscription_id, position FROM subscriptions"
+    if not there:
+        return
+    for (name,) in connection.execute(
+        "SELECT subscription_id FROM subscriptions WHERE typeof(subscription_id) <> 'text' "
+        "OR typeof(position) <> 'integer'"
+    ):
+        raise StoreForeign(
+            f"{path}: the subscription {name!r} has no name or no position that is a number; "
+            f"mend or delete that row of the table subscriptions"
         )
+    connection.execute(
+        "INSERT INTO checkpoints SELECT subscription_id, position FROM subscriptions"
+    )
