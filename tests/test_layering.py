@@ -32,7 +32,7 @@ OF_OTHERS = {
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
     "ebus/config": {"msgspec", "yaml"},
-    "ebus/http": {"msgspec", "litestar", "aiolimiter", "uvicorn", "uvloop"},
+    "ebus/http": {"msgspec", "litestar", "aiolimiter", "httptools", "uvicorn", "uvloop"},
     "ebus/cli": {"msgspec", "click"},
     "ebus/testing": {"msgspec", "pytest", "hypothesis"},
 }

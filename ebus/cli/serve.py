@@ -66,7 +66,7 @@ def serve(
         config = msgspec.structs.replace(config, port=port)
     try:
         taken = listen(config.host, config.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
     try:
@@ -109,8 +109,9 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _cannot_listen(config: Config, error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
+def _cannot_listen(config: Config, error: OSError | UnicodeError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+    reason = (reason or str(error)).lower()
     return (
         f"Failed to listen on {_address(config.host, config.port)}: {reason}; "
         f"choose another port or interface with --port and --host"

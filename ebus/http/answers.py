@@ -38,42 +38,36 @@ class Answer:
 class EventArray:
     """A JSON array of events, sent a page at a time, so that memory stays flat.
 
-    There must be a first page, even if it is empty. A client that takes longer than
-    `write_timeout_s` to make room for the next one loses its connection. So does one whose
-    pages fail half way: an array that was cut short must never look whole.
+    A client whose pages fail half way loses its connection: an array that was cut short must
+    never look whole.
     """
 
     def __init__(
         self,
-        pages: AsyncIterator[WirePage],
+        first_page: WirePage,
+        further_pages: AsyncIterator[WirePage],
         *,
-        write_timeout_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._pages = pages
-        self._write_timeout_s = write_timeout_s
+        self._first_page = first_page
+        self._further_pages = further_pages
         self._fields = [*_fields(headers), (b"content-type", JSON.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        page = await anext(self._pages)  # what cannot be read at all is still refused whole
         await send({"type": "http.response.start", "status": 200, "headers": self._fields})
+        first = b"[" + b",".join(self._first_page.chunks)
+        await send({"type": "http.response.body", "body": first, "more_body": True})
         client_left = asyncio.ensure_future(_disconnect(receive))
         try:
-            before = b"["
-            while not client_left.done():
-                if page.count:
-                    part = before + b",".join(page.chunks)
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
-                    before = b","
-                try:
-                    page = await anext(self._pages)
-                except StopAsyncIteration:
-                    end = b"[]" if before == b"[" else b"]"
-                    await send({"type": "http.response.body", "body": end, "more_body": False})
+            async for page in self._further_pages:
+                if client_left.done():
                     return
+                if page.count:
+                    part = b"," + b",".join(page.chunks)
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         finally:
             client_left.cancel()
+        await send({"type": "http.response.body", "body": b"]", "more_body": False})
 
 
 async def _disconnect(receive: Receive) -> None:

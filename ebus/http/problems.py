@@ -77,7 +77,7 @@ MEANINGS: dict[type[EbusError], _Meaning] = {
     InvalidInput: _Meaning(400),
     StoreBusy: _Meaning(503, "The tenant's database is in use elsewhere; try again", 1),
     StoreClosed: _Meaning(503, "The server is shutting down; try again", 1),
-    StoreOverloaded: _Meaning(503, "Too many appends of this tenant are waiting; try again", 1),
+    StoreOverloaded: _Meaning(503, "Too many requests of this tenant are waiting; try again", 1),
     StoreFull: _Meaning(507, "The server has no space left; nothing was stored"),
     StoreUnavailable: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),
     StoreRefused: _Meaning(503, "The tenant's stored data needs an operator's attention", 60),

@@ -18,8 +18,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ebus.config import Config, TenantConfig
 from ebus.core.aio import AsyncEngine, AsyncTenantStore
-from ebus.core.engine import Engine, SupportsHealth, inspect_tenants, open_engine
-from ebus.core.errors import EbusError, StoreClosed, StoreRefused
+from ebus.core.engine import Engine, look_at, open_engine
+from ebus.core.errors import StoreClosed, StoreRefused
 from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem, problem_of
 
@@ -62,7 +62,7 @@ class Tenancy:
         config = self._config
         engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
         await asyncio.to_thread(_refuse_bad_tenants, engine, config)
-        self._engine = AsyncEngine(engine)
+        self._engine = AsyncEngine(engine, limits=config.limits)
         if len(config.tenants) <= config.limits.max_eager_tenants:
             try:
                 for tenant in config.tenants:
@@ -101,12 +101,9 @@ class Tenancy:
 
 
 def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
-    if isinstance(engine, SupportsHealth):
-        engine.check_health()
-    findings = inspect_tenants(engine, (tenant.name for tenant in config.tenants))
-    refused = [str(finding) for finding in findings.values() if isinstance(finding, EbusError)]
-    if refused:
-        raise StoreRefused("\n".join(refused))
+    findings = look_at(engine, (tenant.name for tenant in config.tenants))
+    if findings.refusals:
+        raise StoreRefused("\n".join(findings.refusals))
 
 
 class _Entry:
@@ -168,7 +165,10 @@ class Door:
             await problem_of(StoreClosed("the server stops")).answer()(scope, receive, send)
         except Exception as error:
             # It had begun: all that is left is to break it off, see `EventArray`.
-            logger.warning("an answer broke off: %r", error.__cause__ or error)
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            logger.warning("an answer broke off: %r", cause)
             raise
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.backends.test_sqlite_takeover import original_file, row
 from tests.live_server import LiveServer, serving, start
 
 TENANTS = """\
@@ -270,6 +271,21 @@ def test_the_guides_migration_serves_the_old_events(tmp_path: Path, shared: Path
         path = "/subscriptions/mailer/position"
         assert httpx.get(server.url + path, headers=key).json() == {"position": 1}
     assert "main.db: took over all 2 events" in server.log
+
+
+def test_a_range_of_large_events_beyond_a_hole_gives_each_event_once(tmp_path: Path) -> None:
+    data = json.dumps("x" * 900_000).encode()
+    positions = [1, *range(20_001, 20_009)]
+    original_file(tmp_path, [row(position, data) for position in positions])
+    (tmp_path / "tenants.yaml").write_text("data_dir: .\ntenants: [{name: main, api_key: k}]\n")
+    seen: list[int] = []
+    with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
+        following: str | None = "/events?from=1"
+        while following:
+            answer = httpx.get(server.url + following, headers={"X-API-Key": "k"}, timeout=60)
+            seen += [event["position"] for event in answer.json()]
+            following = answer.links.get("next", {}).get("url")
+    assert seen == positions
 
 
 # The stop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import quote
 
 import httpx
@@ -393,6 +394,68 @@ def test_what_is_not_http_is_refused_or_cut_off(client: TenantClient, request_by
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(65_536)
     assert answer == b"" or answer.split(b" ", 2)[1] in (b"400", b"401", b"404")
+
+
+def raw(client: TenantClient, *pieces: bytes) -> bytes:
+    """Send each piece by itself and read until the server closes."""
+    with socket.create_connection(("127.0.0.1", client.server.port), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        answer = b""
+        for piece in pieces[:-1]:
+            connection.sendall(piece)
+            connection.settimeout(0.2)
+            with suppress(TimeoutError):
+                answer += connection.recv(65_536)
+        connection.settimeout(60)
+        with suppress(OSError):
+            connection.sendall(pieces[-1])
+        with suppress(ConnectionResetError):
+            answer += b"".join(iter(lambda: connection.recv(65_536), b""))
+        return answer
+
+
+@pytest.mark.parametrize("field", [b"X-A: %b\r\n" % (b"a" * 1_000), b"x" * 1_000])
+def test_a_head_without_end_is_431(client: TenantClient, field: bytes) -> None:
+    begun = b"GET /health HTTP/1.1\r\nX-B: "
+    pieces = [begun, *[field * 100] * 10]
+    with socket.create_connection(("127.0.0.1", client.server.port), timeout=60) as connection:
+        answer = b""
+        with suppress(ConnectionResetError, BrokenPipeError):
+            for piece in pieces:
+                connection.sendall(piece)
+            answer = connection.recv(1_024)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    assert client.get("/health").status_code == 200
+
+
+def test_a_large_head_with_a_large_body_is_fine(client: TenantClient) -> None:
+    answer = client.get("/position", headers={"X-Padding": "x" * 60_000})
+    assert answer.status_code == 200
+
+
+def test_a_key_in_a_trailer_opens_nothing(client: TenantClient) -> None:
+    answer = raw(
+        client,
+        b"POST /events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+        b'15\r\n{"type":"T","data":1}\r\n0\r\nX-API-Key: %b\r\n\r\n' % client.key.encode(),
+    )
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_body_is_never_taken_for_a_request(client: TenantClient) -> None:
+    """With an Upgrade, the parser hands back what follows as another protocol."""
+    smuggled = (
+        b"POST /events HTTP/1.1\r\nHost: x\r\nX-API-Key: %b\r\nContent-Length: 21\r\n\r\n"
+        b'{"type":"S","data":1}' % client.key.encode()
+    )
+    outer = (
+        b"POST /events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"X-API-Key: %b\r\nContent-Length: %d\r\n\r\n" % (client.key.encode(), len(smuggled))
+    )
+    answer = raw(client, outer, smuggled)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_stores_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -234,6 +235,17 @@ def test_the_position_is_the_last_one_given(client: TenantClient) -> None:
     assert client.position() == 0
     client.post("/events/batch", json=batch(3))
     assert client.position() == 3
+
+
+def test_a_client_that_has_said_all_gets_its_answer(client: TenantClient) -> None:
+    body = b'{"type":"T","data":1}'
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-API-Key: {client.key}\r\n"
+    with socket.create_connection(("127.0.0.1", client.server.port), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"position":1' in answer
 
 
 # What an operator asks

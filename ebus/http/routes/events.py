@@ -35,17 +35,20 @@ def event_routes(config: Config) -> list[HTTPRouteHandler]:
 
     @post("/events")
     async def append_event(request: Request[Any, Any, Any]) -> ASGIApp:
-        event = decode_event(await body_of(request)).stamped(now := utc_now())
+        body = await body_of(request)
+        event = decode_event(body).stamped(now := utc_now())
+        store = tenant_of(request.scope).store
         try:
-            appended = await tenant_of(request.scope).store.append([event])
+            appended = await store.append([event], held_bytes=len(body))
         except InvalidEvent as error:
             raise without_index(error) from None
         return Answer(encode_event(event, appended.first_position, now))
 
     @post("/events/batch")
     async def append_batch(request: Request[Any, Any, Any]) -> ASGIApp:
-        events = decode_batch(await body_of(request))
-        appended = await tenant_of(request.scope).store.append(events)
+        body = await body_of(request)
+        events = decode_batch(body)
+        appended = await tenant_of(request.scope).store.append(events, held_bytes=len(body))
         return Answer(
             b'{"saved":%d,"first_position":%d,"last_position":%d}'
             % (len(events), appended.first_position, appended.last_position)
@@ -65,11 +68,12 @@ def event_routes(config: Config) -> list[HTTPRouteHandler]:
         # Positions bound the answer now, so that the link can be said before the end is seen.
         head = await store.head()
         last = min(head, page.first_position + limits.max_read_events - 1)
+        last = max(last, page.next - 1)  # a page may reach over positions that hold nothing
         last = last if stop is None else min(last, stop)
         more = last < head and last != stop
         return EventArray(
-            _pages(store, page, last, limits.max_read_events),
-            write_timeout_s=config.write_timeout_s,
+            page,
+            _further_pages(store, page.next, last, limits.max_read_events),
             headers=_next_link(last + 1 if more else None, stop),
         )
 
@@ -83,7 +87,7 @@ def event_routes(config: Config) -> list[HTTPRouteHandler]:
         # Up to where the log is now: a stream that chased its writers might never end.
         head = await store.head()
         page = await store.read_wire(start, head, limit=limit)
-        return EventArray(_pages(store, page, head, limit), write_timeout_s=config.write_timeout_s)
+        return EventArray(page, _further_pages(store, page.next, head, limit))
 
     @get("/position")
     async def read_position(request: Request[Any, Any, Any]) -> ASGIApp:
@@ -92,14 +96,14 @@ def event_routes(config: Config) -> list[HTTPRouteHandler]:
     return [append_event, append_batch, read_events, stream_events, read_position]
 
 
-async def _pages(
-    store: AsyncTenantStore, page: WirePage, stop: int, limit: int
+async def _further_pages(
+    store: AsyncTenantStore, start: int | None, stop: int, limit: int
 ) -> AsyncIterator[WirePage]:
-    """The page, and those that follow it up to `stop`. No transaction spans two of them."""
-    yield page
-    while page.next is not None and page.next <= stop:
-        page = await store.read_wire(page.next, stop, limit=limit)
+    """The pages from `start` up to `stop`, none without a start. No transaction spans two."""
+    while start is not None and start <= stop:
+        page = await store.read_wire(start, stop, limit=limit)
         yield page
+        start = page.next
 
 
 def _next_link(next_position: int | None, stop: int | None) -> dict[str, str]:
