@@ -66,11 +66,7 @@ class AsyncTenantStore:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._read_wire = (
-            store.read_wire
-            if isinstance(store, SupportsWireRead)
-            else partial(_encoded_read, store)
-        )
+        self._read_wire = wire_reader(store)
 
     @property
     def limits(self) -> Limits:
@@ -225,7 +221,12 @@ def _as_group(work: Callable[[], object]) -> list[object]:
     return [work()]
 
 
-def _encoded_read(
+def wire_reader(store: TenantStore) -> Callable[..., WirePage]:
+    """The store's own `read_wire`, or what does the same for one that has not got it."""
+    return store.read_wire if isinstance(store, SupportsWireRead) else partial(_encode_read, store)
+
+
+def _encode_read(
     store: TenantStore,
     start: int,
     stop: int | None = None,
@@ -233,7 +234,6 @@ def _encoded_read(
     limit: int | None = None,
     max_bytes: int | None = None,
 ) -> WirePage:
-    """`read_wire` for a store that has not got it."""
     page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
     chunks = [encode_event(event, event.position, "") for event in page.events]
     first_position = page.events[0].position if page.events else 0
