@@ -8,9 +8,9 @@ import pytest
 
 from ebus.core.engine import Engine
 from ebus.core.errors import InvalidEvent
-from ebus.core.store import Append, SupportsTrim
+from ebus.core.store import Append, Appended, SupportsTrim
 from ebus.testing.events import new_event, numbered
-from ebus.testing.observation import NEW_TENANT, Observation, observe, read_through, stored
+from ebus.testing.observation import NEW_TENANT, Observation, observe, parsed, read_through, stored
 from ebus.testing.place import Place
 from ebus.testing.racing import race
 from ebus.testing.suite import Suite
@@ -125,6 +125,21 @@ class Isolation(Suite):
             assert engine.open(name).append(numbered(size)).first_position == 1
         for size, name in enumerate(NAMES, 1):
             assert read_through(engine.open(name)) == stored(numbered(size))
+
+    def test_stores_that_are_open_side_by_side_do_not_mix(
+        self, place: Place, engine: Engine
+    ) -> None:
+        stores = {name: engine.open(name) for name in NAMES}
+        for number in range(3):
+            for name, store in stores.items():
+                event = new_event(b'"%b %d"' % (name.encode(), number))
+                assert store.append([event]) == Appended(number + 1, number + 1)
+                store.save_checkpoint(name, number)
+        for name, store in stores.items():
+            events = [new_event(b'"%b %d"' % (name.encode(), number)) for number in range(3)]
+            seen = observe(place, name, store)
+            assert (seen.events, seen.checkpoints) == (stored(events), [(name, 2)])
+            assert parsed(seen.peeked.events) == stored(events)
 
     def test_a_tenant_that_is_opened_late_is_empty(self, place: Place, engine: Engine) -> None:
         for name in NAMES:
