@@ -15,7 +15,7 @@ from ebus.testing.place import Place
 from ebus.testing.racing import race
 from ebus.testing.suite import Suite
 
-NAMES = ["a", "a-", "ab", "A_b", "a-wal", "events", "main"]
+NAMES = ["a", "a-", "a_", "ab", "A_b", "a-wal", "events", "main"]
 """Neighbours whose names begin alike or mean something to a database.
 
 None differs from another by case alone: some file systems do not tell those apart.
