@@ -1,0 +1,8 @@
+"""The benchmarks of ebus: seeded workloads, one module a case, one report.
+
+    python -m benchmarks run --json FILE
+    python -m benchmarks report FILE
+
+What is compared is measured in turns, in one run, beside two floors: `bare`, the ASGI server
+with nothing behind it, and `rows`, SQLite with a row for each event.
+"""
