@@ -10,17 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ebus.core.engine import Durability, Engine
-from ebus.core.errors import EbusError, InvalidRange, StoreClosed
-from ebus.core.event import decode_event, encode_event, refusal_of, utc_now
+from ebus.core.errors import InvalidRange, StoreClosed
+from ebus.core.event import decode_event, encode_event, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
-    Append,
     Appended,
     Page,
+    SaveCheckpoint,
     SupportsTrim,
     TenantStore,
-    check_checkpoint,
+    Write,
+    Written,
     check_range,
+    refusal_of,
 )
 from ebus.core.tenant import TenantName
 
@@ -48,20 +50,23 @@ class MemoryStore(TenantStore, SupportsTrim):
     def limits(self) -> Limits:
         return self._limits
 
-    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+    def commit(self, writes: Sequence[Write]) -> list[Written]:
         with self._open_log() as log:
-            results: list[Appended | EbusError] = []
+            results: list[Written] = []
             now = utc_now()
-            for append in appends:
-                refusal = refusal_of(append.events, self._limits)
+            for write in writes:
+                refusal = refusal_of(write, self._limits)
                 if refusal is not None:
                     results.append(refusal)
-                    continue
-                first = log.head + 1
-                for position, event in enumerate(append.events, first):
-                    log.events[position] = encode_event(event, position, now)
-                log.head += len(append.events)
-                results.append(Appended(first, log.head))
+                elif isinstance(write, SaveCheckpoint):
+                    log.checkpoints[write.name] = write.position
+                    results.append(None)
+                else:
+                    first = log.head + 1
+                    for position, event in enumerate(write.events, first):
+                        log.events[position] = encode_event(event, position, now)
+                    log.head += len(write.events)
+                    results.append(Appended(first, log.head))
             return results
 
     def read(
@@ -103,11 +108,6 @@ class MemoryStore(TenantStore, SupportsTrim):
     def checkpoint(self, name: str) -> int | None:
         with self._open_log() as log:
             return log.checkpoints.get(name)
-
-    def save_checkpoint(self, name: str, position: int) -> None:
-        check_checkpoint(name, position, self._limits)
-        with self._open_log() as log:
-            log.checkpoints[name] = position
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._open_log() as log:

@@ -1,165 +1,106 @@
 """The one place where asyncio meets blocking stores.
 
-Writes run in threads, at most one at a time for a tenant; appends that arrive meanwhile
-gather and share the next commit. Reads have threads of their own, a few for each tenant, so
-that nobody's reads hold up anybody's appends. Every queue is bounded.
+Writes run in threads, one commit at a time for a tenant; those that arrive meanwhile gather
+and share the next commit. Small reads share a thread's turn in the same way. Reads have
+threads of their own, so that nobody's reads hold up anybody's writes. Every queue is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
+from ebus.core.errors import StoreClosed
 from ebus.core.event import NewEvent, encode_event, event_bytes
+from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
-from ebus.core.store import Append, Appended, SupportsWireRead, TenantStore, WirePage
+from ebus.core.store import (
+    Append,
+    Appended,
+    SaveCheckpoint,
+    SupportsWireRead,
+    TenantStore,
+    WirePage,
+    Write,
+)
 from ebus.core.tenant import TenantName
 
 T = TypeVar("T")
 
 OPENING_THREADS = 4
 
-
-class _Append(msgspec.Struct, frozen=True):
-    """An append that waits for a commit, which it may share."""
-
-    append: Append
-    size_bytes: int
-    answer: asyncio.Future[Any]
-
-
-class _Write(msgspec.Struct, frozen=True):
-    """Any other write that waits for its turn."""
-
-    work: Callable[[], object]
-    answer: asyncio.Future[Any]
+_Read = Callable[[], object]
 
 
 class AsyncTenantStore:
     """One tenant's store, for callers on an event loop. Use it from that loop only.
 
     Writes happen in the order in which they were asked for. Methods raise what the store's own
-    raise, `StoreOverloaded` when too many writes wait, and `StoreClosed` once closing has
-    begun. A caller that is cancelled while its write waits finds it done once or not at all.
+    raise, `StoreOverloaded` when too much waits, and `StoreClosed` once closing has begun. A
+    caller that is cancelled while its write waits finds it done once or not at all.
     """
 
     def __init__(self, store: TenantStore, *, writes: Executor, reads: Executor) -> None:
         self._store = store
-        self._limits = store.limits
-        self._writes = writes
-        self._reads = reads
-        places = min(self._limits.max_tenant_reads, max(1, self._limits.max_read_threads // 2))
-        self._read_places = asyncio.Semaphore(places)
-        self._waiting_reads = 0
-        self._queue: deque[_Append | _Write] = deque()
-        self._queue_bytes = 0
-        self._writing = False
-        self._closing = False
+        self._limits = limits = store.limits
+        self._threads = writes
         self._closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._writes: Lane[Write] = Lane(
+            store.commit,
+            writes,
+            places=1,
+            bounds=LaneBounds(
+                max_jobs=limits.max_queue_appends,
+                max_bytes=limits.max_queue_bytes,
+                max_group_weight=limits.max_group_events,
+                max_group_bytes=limits.max_group_bytes,
+            ),
+        )
+        self._reads: Lane[_Read] = Lane(
+            partial(_read_group, max_bytes=limits.max_page_bytes),
+            reads,
+            places=min(limits.max_tenant_reads, max(1, limits.max_read_threads // 2)),
+            bounds=LaneBounds(
+                max_jobs=limits.max_queue_reads,
+                max_bytes=0,
+                max_group_weight=limits.max_group_events,
+                max_group_bytes=0,
+            ),
+        )
         self._read_wire = wire_reader(store)
 
     @property
     def limits(self) -> Limits:
         return self._limits
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return self._writes.idle and self._reads.idle
+
     async def append(
         self, events: Sequence[NewEvent], *, held_bytes: int | None = None
     ) -> Appended:
-        """Like `TenantStore.append`; shares a commit with other appends that wait.
+        """Like `TenantStore.append`; shares a commit with other writes that wait.
 
         `held_bytes` is what the events keep in memory, when that is more than their size: data
         that was decoded keeps the whole of what it was decoded from.
         """
         size_bytes = _size(events, self._limits) if held_bytes is None else held_bytes
-        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Append(Append(events), size_bytes, answer), size_bytes)
-        return await answer
+        appended: Appended = await self._writes.put(
+            Append(events), weight=len(events), size_bytes=size_bytes
+        )
+        return appended
 
     async def save_checkpoint(self, name: str, position: int) -> None:
-        """Like `TenantStore.save_checkpoint`."""
-        work = partial(self._store.save_checkpoint, name, position)
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(work, answer), 0)
-        await answer
-
-    def _enqueue(self, waiting: _Append | _Write, size_bytes: int) -> None:
-        if self._closing:
-            raise StoreClosed("the store is closing")
-        if self._queue and (  # which always has room for one
-            len(self._queue) >= self._limits.max_queue_appends
-            or self._queue_bytes + size_bytes > self._limits.max_queue_bytes
-        ):
-            raise StoreOverloaded(f"{len(self._queue)} writes are waiting already")
-        self._queue.append(waiting)
-        self._queue_bytes += size_bytes
-        if not self._writing:
-            self._write_next()
-
-    def _write_next(self) -> None:
-        """Hand to a thread what is next: one write, or as many appends as a commit may hold."""
-        self._writing = True
-        self._idle.clear()
-        answers: list[asyncio.Future[Any]]
-        work: Callable[[], Sequence[object]]
-        if isinstance(self._queue[0], _Write):
-            write = self._queue.popleft()
-            assert isinstance(write, _Write)
-            answers = [write.answer]
-            work = partial(_as_group, write.work)
-        else:
-            group = self._take_group()
-            answers = [waiting.answer for waiting in group]
-            work = partial(self._store.commit, [waiting.append for waiting in group])
-        done = asyncio.get_running_loop().run_in_executor(self._writes, work)
-        done.add_done_callback(partial(self._finish, answers))
-
-    def _take_group(self) -> list[_Append]:
-        group: list[_Append] = []
-        room_events = self._limits.max_group_events
-        room_bytes = self._limits.max_group_bytes
-        while self._queue and isinstance(waiting := self._queue[0], _Append):
-            room_events -= len(waiting.append.events)
-            room_bytes -= waiting.size_bytes
-            if group and (room_events < 0 or room_bytes < 0):
-                break
-            self._queue.popleft()
-            self._queue_bytes -= waiting.size_bytes
-            group.append(waiting)
-        return group
-
-    def _finish(
-        self, answers: list[asyncio.Future[Any]], done: asyncio.Future[Sequence[object]]
-    ) -> None:
-        if self._queue:
-            self._write_next()  # first, so that the thread works while the answers go out
-        else:
-            self._writing = False
-            self._idle.set()
-        results: Sequence[object]
-        if failure := done.exception():
-            results = [failure] * len(answers)
-        else:
-            results = done.result()
-            if len(results) != len(answers):
-                broken = EngineError(f"a commit of {len(answers)} gave {len(results)} answers")
-                results = [broken] * len(answers)
-        for answer, result in zip(answers, results, strict=True):
-            if answer.done():
-                continue  # its caller was cancelled and no longer listens
-            if isinstance(result, BaseException):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
+        """Like `TenantStore.save_checkpoint`; shares a commit with other writes that wait."""
+        await self._writes.put(SaveCheckpoint(name, position))
 
     async def read_wire(
         self,
@@ -170,43 +111,34 @@ class AsyncTenantStore:
         max_bytes: int | None = None,
     ) -> WirePage:
         """Like `SupportsWireRead.read_wire`, on every engine."""
-        return await self._read(
-            partial(self._read_wire, start, stop, limit=limit, max_bytes=max_bytes)
-        )
+        at_most = limit or self._limits.max_read_events
+        if stop is not None:
+            at_most = min(at_most, max(1, stop - start + 1))
+        work = partial(self._read_wire, start, stop, limit=limit, max_bytes=max_bytes)
+        page: WirePage = await self._reads.put(work, weight=at_most)
+        return page
 
     async def head(self) -> int:
-        return await self._read(self._store.head)
+        head: int = await self._reads.put(self._store.head)
+        return head
 
     async def count(self) -> int:
-        return await self._read(self._store.count)
+        count: int = await self._reads.put(self._store.count)
+        return count
 
     async def checkpoint(self, name: str) -> int | None:
-        return await self._read(partial(self._store.checkpoint, name))
-
-    async def _read(self, work: Callable[[], T]) -> T:
-        if self._waiting_reads >= self._limits.max_queue_reads:
-            raise StoreOverloaded(f"{self._waiting_reads} reads are waiting already")
-        self._waiting_reads += 1
-        try:
-            await self._read_places.acquire()
-        finally:
-            self._waiting_reads -= 1
-        if self._closing:
-            self._read_places.release()
-            raise StoreClosed("the store is closing")
-        reading = self._reads.submit(work)
-        # The place is free when the thread is, which a caller that was cancelled does not know.
-        loop = asyncio.get_running_loop()
-        reading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._read_places.release))
-        return await asyncio.wrap_future(reading)
+        position: int | None = await self._reads.put(partial(self._store.checkpoint, name))
+        return position
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
-        self._closing = True
-        await self._idle.wait()
+        self._writes.close()
+        self._reads.close()
+        await self._writes.drained()
+        await self._reads.drained()
         if not self._closed:
             self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._writes, self._store.close)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
 
 
 def _size(events: Sequence[NewEvent], limits: Limits) -> int:
@@ -217,8 +149,22 @@ def _size(events: Sequence[NewEvent], limits: Limits) -> int:
         return 0
 
 
-def _as_group(work: Callable[[], object]) -> list[object]:
-    return [work()]
+def _read_group(reads: Sequence[_Read], *, max_bytes: int) -> list[object]:
+    """Results in order, up to the one with which the pages pass `max_bytes` together."""
+    results: list[object] = []
+    size = 0
+    for read in reads:
+        try:
+            result = read()
+        except Exception as failure:
+            results.append(failure)
+            continue
+        results.append(result)
+        if isinstance(result, WirePage):
+            size += sum(map(len, result.chunks))
+            if size >= max_bytes:
+                break
+    return results
 
 
 def wire_reader(store: TenantStore) -> Callable[..., WirePage]:
@@ -240,8 +186,22 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
+class _Place:
+    """One tenant among those that are open, and how many use it at the moment."""
+
+    def __init__(self, opening: asyncio.Task[AsyncTenantStore]) -> None:
+        self.opening = opening
+        self.store: AsyncTenantStore | None = None
+        self.users = 0
+
+
 class AsyncEngine:
-    """An engine and its open tenants, for callers on an event loop. It owns the engine."""
+    """An engine and its open tenants, for callers on an event loop. It owns the engine.
+
+    A tenant is opened when it is first asked for. When more than `limits.max_open_tenants` are
+    open, those that were not asked for the longest are closed again, but none while somebody
+    uses it: while all are in use there are more.
+    """
 
     def __init__(self, engine: Engine, *, limits: Limits | None = None) -> None:
         limits = limits or Limits()
@@ -251,30 +211,104 @@ class AsyncEngine:
         # Opening may take minutes, and a look at the health must not wait for anything.
         self._openings = ThreadPoolExecutor(OPENING_THREADS, "ebus-open")
         self._checks = ThreadPoolExecutor(1, "ebus-check")
-        self._tenants: dict[TenantName, asyncio.Task[AsyncTenantStore]] = {}
+        self._max_open = limits.max_open_tenants
+        self._places: OrderedDict[TenantName, _Place] = OrderedDict()
+        self._closings: dict[TenantName, asyncio.Task[None]] = {}
         self._closing = False
 
+    @property
+    def open_tenants(self) -> int:
+        """How many tenants are open, or about to be."""
+        return len(self._places)
+
+    @asynccontextmanager
     async def tenant(
         self, name: TenantName, *, durability: Durability | None = None
+    ) -> AsyncIterator[AsyncTenantStore]:
+        """The tenant's store, for as long as it is used: it is not closed meanwhile.
+
+        A failed opening is tried again next time. Raises what `Engine.open` raises.
+        """
+        store = await self.borrow(name, durability=durability)
+        try:
+            yield store
+        finally:
+            self.give_back(name)
+
+    async def borrow(
+        self, name: TenantName, *, durability: Durability | None = None
     ) -> AsyncTenantStore:
-        """The tenant's store, opened at first use. A failed opening is tried again next time."""
-        opening = self._tenants.get(name)
-        if opening is None:
-            if self._closing:
-                raise StoreClosed("the engine is closing")
-            opening = asyncio.create_task(self._open(name, durability))
-            self._tenants[name] = opening
-        # Shielded: the caller that came first may leave without failing those who wait too.
-        return await asyncio.shield(opening)
+        """What `tenant` does, in two steps: `give_back` must follow, exactly once."""
+        store = self.borrow_open(name)
+        if store is not None:
+            return store
+        if self._closing:
+            raise StoreClosed("the engine is closing")
+        place = self._places.get(name)
+        if place is None:
+            place = _Place(asyncio.create_task(self._open(name, durability)))
+            self._places[name] = place
+        place.users += 1
+        try:
+            # Shielded: who came first may leave without failing those who wait too.
+            return await asyncio.shield(place.opening)
+        except BaseException:
+            place.users -= 1
+            raise
+
+    def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
+        """`borrow` for a tenant that is open already; None, and nothing borrowed, otherwise."""
+        place = self._places.get(name)
+        if place is None or place.store is None or self._closing:
+            return None
+        place.users += 1
+        self._places.move_to_end(name)
+        return place.store
+
+    def give_back(self, name: TenantName) -> None:
+        place = self._places.get(name)
+        if place is not None:  # what is closing is nobody's any more
+            place.users -= 1
+            if len(self._places) > self._max_open:
+                self._close_unused()
 
     async def _open(self, name: TenantName, durability: Durability | None) -> AsyncTenantStore:
-        open_store = partial(self._engine.open, name, durability=durability)
         try:
+            self._close_unused()
+            while self._closings and (
+                name in self._closings or len(self._places) + len(self._closings) > self._max_open
+            ):
+                await asyncio.wait(self._closings.values(), return_when=asyncio.FIRST_COMPLETED)
+            open_store = partial(self._engine.open, name, durability=durability)
             store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
         except BaseException:
-            del self._tenants[name]
+            del self._places[name]
             raise
-        return AsyncTenantStore(store, writes=self._writes, reads=self._reads)
+        opened = AsyncTenantStore(store, writes=self._writes, reads=self._reads)
+        self._places[name].store = opened
+        self._places.move_to_end(name)
+        return opened
+
+    def _close_unused(self) -> None:
+        """Begin to close what was not asked for the longest, down to the bound.
+
+        A few fewer than may be stay open, so that the next opening finds room.
+        """
+        spare = min(OPENING_THREADS, self._max_open // 8)
+        excess = len(self._places) - (self._max_open - spare)
+        if excess <= 0 or self._closing:
+            return
+        unused = (name for name, place in self._places.items() if _is_unused(place))
+        for name in [name for name, _ in zip(unused, range(excess), strict=False)]:
+            store = self._places.pop(name).store
+            assert store is not None
+            self._closings[name] = asyncio.create_task(self._close(name, store))
+
+    async def _close(self, name: TenantName, store: AsyncTenantStore) -> None:
+        try:
+            await store.aclose()
+        finally:
+            del self._closings[name]
 
     async def check_health(self) -> None:
         """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
@@ -288,14 +322,18 @@ class AsyncEngine:
         What fails to close does not keep the rest from being closed; it is raised at the end.
         """
         self._closing = True
-        openings = await asyncio.gather(*self._tenants.values(), return_exceptions=True)
+        openings: Sequence[Any] = await asyncio.gather(
+            *(place.opening for place in self._places.values()), return_exceptions=True
+        )
         tenants = [tenant for tenant in openings if isinstance(tenant, AsyncTenantStore)]
         closings = [tenant.aclose() for tenant in tenants]
-        failures = await asyncio.gather(*closings, return_exceptions=True)
+        failures: list[Any] = await asyncio.gather(
+            *closings, *self._closings.values(), return_exceptions=True
+        )
         failures += await asyncio.gather(
             asyncio.to_thread(self._close_engine), return_exceptions=True
         )
-        self._tenants.clear()
+        self._places.clear()
         for failure in failures:
             if isinstance(failure, BaseException):
                 raise failure
@@ -306,3 +344,7 @@ class AsyncEngine:
         finally:
             for threads in (self._writes, self._reads, self._openings, self._checks):
                 threads.shutdown()
+
+
+def _is_unused(place: _Place) -> bool:
+    return place.users == 0 and place.store is not None and place.store.idle

@@ -126,15 +126,6 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         _check_data(event, limits, index)
 
 
-def refusal_of(events: Sequence[NewEvent], limits: Limits) -> InvalidInput | None:
-    """What `check_events` would raise, for those who have more appends to look at."""
-    try:
-        check_events(events, limits)
-    except InvalidInput as refusal:
-        return refusal
-    return None
-
-
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -40,7 +40,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How deeply arrays and objects may nest within an event's data."""
 
     max_group_events: int = 4_096
-    """Events of waiting appends that share one commit."""
+    """Events of waiting appends that share one commit, or of waiting reads that share a turn."""
 
     max_group_bytes: int = 16 * MIB
     """Bytes of the appends that share one commit; one that is larger has one to itself."""
@@ -69,8 +69,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_block_bytes: int = 64 * KIB
     """Bytes after which the SQLite engine starts the next block."""
 
+    wal_checkpoint_bytes: int = 16 * MIB
+    """Size of a WAL at which the SQLite engine writes it back, beside the writers."""
+
     max_eager_tenants: int = 100
     """Up to this many configured tenants are opened at start; with more, each at first use."""
+
+    max_open_tenants: int = 1_000
+    """Tenants that are open at once; the ones used least recently are closed."""
 
     busy_timeout_ms: int = 5_000
     """How long the SQLite engine waits for another process that holds a database."""

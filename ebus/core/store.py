@@ -13,8 +13,8 @@ from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
-from ebus.core.errors import EbusError, InvalidCheckpoint, InvalidRange
-from ebus.core.event import CONTROL_CHARACTER, Event, NewEvent
+from ebus.core.errors import EbusError, InvalidCheckpoint, InvalidInput, InvalidRange
+from ebus.core.event import CONTROL_CHARACTER, Event, NewEvent, check_events
 from ebus.core.limits import MAX_POSITION, Limits
 
 
@@ -24,11 +24,25 @@ class Append(msgspec.Struct, frozen=True):
     events: Sequence[NewEvent]
 
 
+class SaveCheckpoint(msgspec.Struct, frozen=True):
+    """A position that is saved under a name: 0 to 2**63 - 1, before or beyond the head."""
+
+    name: str
+    position: int
+
+
+Write = Append | SaveCheckpoint
+
+
 class Appended(msgspec.Struct, frozen=True):
     """Where an append's events are: `first_position` to `last_position`, both inclusive."""
 
     first_position: int
     last_position: int
+
+
+Written = Appended | EbusError | None
+"""What became of a write."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -78,14 +92,16 @@ class TenantStore(Protocol):
         [result] = self.commit([Append(events)])
         if isinstance(result, EbusError):
             raise result
+        assert result is not None
         return result
 
-    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
-        """Store many independent appends in one durable commit, in the order given.
+    def commit(self, writes: Sequence[Write]) -> list[Written]:
+        """Do many independent writes in one durable commit, in the order given.
 
-        The answer has one entry for each append. One that is refused leaves no trace, takes
-        no position, and harms no neighbour. An error of the medium is raised, and then none
-        of them is stored.
+        The answer has one entry for each: where an append's events are, None for a checkpoint
+        that was saved, or the error. A write that is refused leaves no trace, takes no
+        position, and harms no neighbour. An error of the medium is raised, and then none of
+        them is stored.
         """
         ...
 
@@ -124,7 +140,9 @@ class TenantStore(Protocol):
         A name has 1 to 255 characters without control characters; the position may lie
         before or beyond the head. Raises `InvalidCheckpoint`.
         """
-        ...
+        [result] = self.commit([SaveCheckpoint(name, position)])
+        if isinstance(result, EbusError):
+            raise result
 
     def delete_checkpoint(self, name: str) -> bool:
         """Forget a checkpoint; says whether there was one."""
@@ -208,8 +226,20 @@ def check_range(
     )
 
 
+def refusal_of(write: Write, limits: Limits) -> InvalidInput | None:
+    """Why this write cannot be done, if it cannot. Every store asks before it commits."""
+    try:
+        if isinstance(write, Append):
+            check_events(write.events, limits)
+        else:
+            check_checkpoint(write.name, write.position, limits)
+    except InvalidInput as refusal:
+        return refusal
+    return None
+
+
 def check_checkpoint(name: str, position: int, limits: Limits) -> None:
-    """Raise `InvalidCheckpoint` unless this can be saved. Every store calls this first."""
+    """Raise `InvalidCheckpoint` unless this can be saved."""
     if not isinstance(name, str) or not 1 <= len(name) <= limits.max_subscription_id_chars:
         raise InvalidCheckpoint(
             f"a checkpoint's name has 1 to {limits.max_subscription_id_chars} characters"

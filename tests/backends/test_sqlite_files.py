@@ -97,19 +97,9 @@ def test_durability_normal_syncs_at_checkpoints_only(directory: Path) -> None:
     assert (connection.pragma("synchronous"), connection.pragma("fullfsync")) == (1, 0)
 
 
-def test_a_tenant_can_have_a_durability_of_its_own(
-    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def record(path: Path, *, durability: str, limits: Limits) -> SqliteStore:
-        asked.append(durability)
-        return SqliteStore(path, durability="full", limits=limits)
-
-    monkeypatch.setattr("ebus.backends.sqlite.engine.SqliteStore", record)
-    engine.open("alice")
-    engine.open("bob", durability="normal")
-    assert asked == ["full", "normal"]
+def test_a_tenant_can_have_a_durability_of_its_own(engine: SqliteEngine) -> None:
+    stores = [engine.open("alice"), engine.open("bob", durability="normal")]
+    assert [store._writer.pragma("synchronous") for store in stores] == [2, 1]
 
 
 def test_a_reading_connection_cannot_write(directory: Path) -> None:

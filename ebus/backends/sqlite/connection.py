@@ -20,6 +20,11 @@ from ebus.core.errors import (
 MIN_SQLITE_VERSION = (3, 51, 3)
 """Older ones can lose commits when a WAL is reset: sqlite.org/wal.html, "The WAL-reset bug"."""
 
+PAGE_BYTES = 4_096
+"""The size of a page of every file that ebus makes: SQLite's default."""
+
+CHECKPOINT_BUSY_TIMEOUT_MS = 20
+
 MAX_WAL_FILE_BYTES = 64 * 1024 * 1024
 
 
@@ -40,6 +45,7 @@ def connect(path: Path, *, durability: Durability, busy_timeout_ms: int) -> apsw
         wait_for_other_processes(connection, busy_timeout_ms)
         distrust_the_schema(connection)
         write_ahead(connection)
+        leave_checkpoints_to_others(connection)
         bound_the_wal_file(connection)
         sync_on_commit(connection, durability)
     except BaseException:
@@ -55,6 +61,11 @@ def connect_for_reading(path: Path, *, busy_timeout_ms: int) -> apsw.Connection:
     return connection
 
 
+def connect_for_checkpoints(path: Path) -> apsw.Connection:
+    """A connection that writes a WAL back. While it waits for others, writers wait for it."""
+    return connect(path, durability="normal", busy_timeout_ms=CHECKPOINT_BUSY_TIMEOUT_MS)
+
+
 def wait_for_other_processes(connection: apsw.Connection, busy_timeout_ms: int) -> None:
     """Several processes may share a file; without this a lock of another fails at once."""
     connection.set_busy_timeout(busy_timeout_ms)
@@ -68,6 +79,11 @@ def distrust_the_schema(connection: apsw.Connection) -> None:
 def write_ahead(connection: apsw.Connection) -> None:
     """Readers and the writer do not block each other, and a commit is one sequential write."""
     connection.pragma("journal_mode", "wal")
+
+
+def leave_checkpoints_to_others(connection: apsw.Connection) -> None:
+    """A commit that wrote the WAL back would make its caller wait for that, and two syncs."""
+    connection.pragma("wal_autocheckpoint", 0)
 
 
 def bound_the_wal_file(connection: apsw.Connection) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -46,6 +48,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
         self._durability = durability
         self._limits = limits or Limits()
         self._stores: dict[TenantName, SqliteStore] = {}
+        self._checkpoints = ThreadPoolExecutor(1, "ebus-checkpoint")
         # Opening one tenant may take long (a takeover) and must not hold up another.
         self._tenant_locks: dict[TenantName, threading.Lock] = {}
         self._closed = False
@@ -65,10 +68,18 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
                 path = self.path(tenant)
                 self._prepare(path)
                 store = SqliteStore(
-                    path, durability=durability or self._durability, limits=self._limits
+                    path,
+                    durability=durability or self._durability,
+                    limits=self._limits,
+                    checkpoints=self._checkpoints,
+                    on_close=partial(self._forget, tenant),
                 )
                 self._stores[tenant] = store
             return store
+
+    def _forget(self, tenant: TenantName, store: SqliteStore) -> None:
+        if self._stores.get(tenant) is store:
+            del self._stores[tenant]
 
     def _prepare(self, path: Path) -> None:
         """Make sure that a file of the newest version is there."""
@@ -144,6 +155,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
     def close(self) -> None:
         self._closed = True
         with ExitStack() as closing:  # one that fails does not keep the others open
+            closing.callback(self._checkpoints.shutdown)
             for tenant in list(self._tenant_locks):
                 closing.callback(self._close_tenant, tenant)
 

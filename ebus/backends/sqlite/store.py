@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -14,7 +16,9 @@ import msgspec
 
 from ebus.backends.sqlite.blocks import Block, build_blocks
 from ebus.backends.sqlite.connection import (
+    PAGE_BYTES,
     connect,
+    connect_for_checkpoints,
     connect_for_reading,
     driver_errors,
     transaction,
@@ -24,25 +28,30 @@ from ebus.core.engine import Durability
 from ebus.core.errors import (
     EbusError,
     InvalidRange,
+    StoreBusy,
     StoreClosed,
     StoreForeign,
     StoreFull,
     StoreUnavailable,
 )
-from ebus.core.event import Event, encode_event, refusal_of, utc_now
+from ebus.core.event import Event, encode_event, utc_now
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
-    Append,
     Appended,
     Page,
     ReadBounds,
+    SaveCheckpoint,
     SupportsTrim,
     SupportsWireRead,
     TenantStore,
     WirePage,
-    check_checkpoint,
+    Write,
+    Written,
     check_range,
+    refusal_of,
 )
+
+logger = logging.getLogger("ebus.sqlite")
 
 _HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
 _COUNT = """
@@ -53,6 +62,10 @@ _COUNT = """
 _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
     VALUES (?, ?, ?, ?, ?)
+"""
+_SAVE_CHECKPOINT = """
+    INSERT INTO checkpoints (name, position) VALUES (?, ?)
+    ON CONFLICT (name) DO UPDATE SET position = excluded.position
 """
 # No upper bound: the scan is stopped at the first block past the end. A condition on
 # first_position would not end it, for there is no index that knows the two are in step.
@@ -70,13 +83,28 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
     Several processes may have the file open. Idle connections for reading are kept, at most
-    `limits.max_tenant_reads`.
+    `limits.max_tenant_reads`. A WAL that has grown to `limits.wal_checkpoint_bytes` is written
+    back in a thread of `checkpoints`. `on_close` is called when the store has been closed.
     """
 
-    def __init__(self, path: Path, *, durability: Durability, limits: Limits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Durability,
+        limits: Limits,
+        checkpoints: Executor,
+        on_close: Callable[[SqliteStore], None],
+    ) -> None:
         self._path = path
         self._limits = limits
         self._closed = False
+        self._on_close = on_close
+        self._checkpoint_threads = checkpoints
+        self._checkpoint_lock = threading.Lock()
+        self._checkpoint_is_due = False
+        self._wal_pages = 0
+        self._checkpoint_at_pages = self._checkpoint_pages
         self._idle_readers: list[apsw.Connection] = []
         self._busy_readers = 0
         self._readers_changed = threading.Condition()
@@ -90,6 +118,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
                 self._writer.execute(_HEAD).fetchall()
+                self._writer.set_wal_hook(self._note_wal_pages)
                 self._identity = _identity(path)
             except BaseException:
                 self._writer.close()
@@ -103,26 +132,30 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
     def closed(self) -> bool:
         return self._closed
 
-    def commit(self, appends: Sequence[Append]) -> list[Appended | EbusError]:
+    def commit(self, writes: Sequence[Write]) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
-        refusals = [refusal_of(append.events, self._limits) for append in appends]
-        results: list[Appended | EbusError] = []
+        results: list[Written] = [refusal_of(write, self._limits) for write in writes]
         with self._writing() as connection:
             head: int = connection.execute(_HEAD).get
             first_position = head + 1
             encoded: list[bytes] = []
+            checkpoints: list[tuple[str, int]] = []
             now = utc_now()
-            for append, refusal in zip(appends, refusals, strict=True):
-                if refusal is not None:
-                    results.append(refusal)
+            for at, write in enumerate(writes):
+                if results[at] is not None:
+                    continue
+                if isinstance(write, SaveCheckpoint):
+                    checkpoints.append((write.name, write.position))
                     continue
                 first = head + 1
-                head += len(append.events)
+                head += len(write.events)
                 if head > MAX_POSITION:
                     raise StoreFull(f"{self._path} has no positions left")
-                encoded += map(encode_event, append.events, range(first, head + 1), repeat(now))
-                results.append(Appended(first, head))
+                encoded += map(encode_event, write.events, range(first, head + 1), repeat(now))
+                results[at] = Appended(first, head)
             self._insert(connection, encoded, first_position)
+            if checkpoints:
+                connection.executemany(_SAVE_CHECKPOINT, checkpoints)
         return results
 
     def _insert(
@@ -212,15 +245,6 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             ).get
             return position
 
-    def save_checkpoint(self, name: str, position: int) -> None:
-        check_checkpoint(name, position, self._limits)
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT INTO checkpoints (name, position) VALUES (?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                (name, position),
-            )
-
     def delete_checkpoint(self, name: str) -> bool:
         with self._writing() as connection:
             connection.execute("DELETE FROM checkpoints WHERE name = ?", (_encoded(name),))
@@ -238,6 +262,49 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             self.check_in_place()
             with transaction(self._writer):
                 yield self._writer
+            if self._wal_pages >= self._checkpoint_at_pages and not self._checkpoint_is_due:
+                self._checkpoint_is_due = True
+                self._checkpoint_threads.submit(self._checkpoint)
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        return max(1, self._limits.wal_checkpoint_bytes // PAGE_BYTES)
+
+    def _note_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Write the WAL back into the database, so that the next commit begins it anew.
+
+        Most of it happens beside the writers. Were that all, a WAL that is always written to
+        would never be written back to its end; so the little that has come meanwhile is
+        written back while the writers wait.
+        """
+        with self._checkpoint_lock:
+            pages = self._wal_pages
+            try:
+                if not self._closed:
+                    with driver_errors(self._path):
+                        self._write_back()
+                    pages = 0
+            except StoreBusy:
+                pass  # a reader of another process, or its checkpoint: later
+            except EbusError as error:
+                logger.warning("the WAL could not be written back: %s", error)
+            finally:
+                self._checkpoint_at_pages = pages + self._checkpoint_pages
+                self._checkpoint_is_due = False
+
+    def _write_back(self) -> None:
+        connection = connect_for_checkpoints(self._path)
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._write_lock:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                self._wal_pages = 0
+        finally:
+            connection.close()
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -277,7 +344,13 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             raise StoreClosed(f"{self._path} is closed")
 
     def close(self) -> None:
-        with self._write_lock, driver_errors(self._path), ExitStack() as closing:
+        with (
+            self._checkpoint_lock,
+            self._write_lock,
+            driver_errors(self._path),
+            ExitStack() as closing,
+        ):
+            closing.callback(self._on_close, self)
             # The writer goes last: the last connection to a file writes its WAL back.
             closing.callback(self._writer.close)
             with self._readers_changed:

@@ -1,0 +1,155 @@
+"""From an event loop to threads: jobs that gather while threads are busy, and go in groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
+
+Work = TypeVar("Work")
+
+
+class _Job(msgspec.Struct, Generic[Work]):
+    work: Work
+    weight: int
+    size_bytes: int
+    answer: asyncio.Future[Any]
+
+
+class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """How much may wait in a lane, and how much of it is one group."""
+
+    max_jobs: int
+    """Jobs that wait; one more is refused."""
+
+    max_bytes: int
+    """Bytes of the jobs that wait; what would exceed them is refused, unless none waits."""
+
+    max_group_weight: int
+    max_group_bytes: int
+    """A job that is larger than these has a group to itself."""
+
+
+class Lane(Generic[Work]):
+    """Jobs in the order in which they came. Use it from one event loop only.
+
+    `run` is called in a thread with a group of jobs, for at most `places` groups at once. It
+    returns a result or an exception for each job, in order; what it raises is everybody's. It
+    may return fewer: the rest then goes first into a later group. A group is what has come
+    since the last one was handed over, as far as the bounds allow: while threads are busy jobs
+    gather, and the jobs of one turn of the event loop go together.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Work]], Sequence[object]],
+        threads: Executor,
+        *,
+        places: int,
+        bounds: LaneBounds,
+    ) -> None:
+        self._run = run
+        self._threads = threads
+        self._places = places
+        self._bounds = bounds
+        self._loop = asyncio.get_running_loop()
+        self._jobs: deque[_Job[Work]] = deque()
+        self._bytes = 0
+        self._running = 0
+        self._start_is_due = False
+        self._closing = False
+        self._drained: asyncio.Future[None] | None = None
+
+    def put(self, work: Work, *, weight: int = 1, size_bytes: int = 0) -> asyncio.Future[Any]:
+        """The answer to come. Raises `StoreOverloaded`, and `StoreClosed` after `close`.
+
+        Whoever cancels the answer finds the job done once or not at all.
+        """
+        if self._closing:
+            raise StoreClosed("the store is closing")
+        jobs = self._jobs
+        if jobs and (  # there is always room for one
+            len(jobs) >= self._bounds.max_jobs or self._bytes + size_bytes > self._bounds.max_bytes
+        ):
+            raise StoreOverloaded(f"{len(jobs)} requests are waiting already")
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        jobs.append(_Job(work, weight, size_bytes, answer))
+        self._bytes += size_bytes
+        if not self._start_is_due and self._running < self._places:
+            # Not at once: what else has arrived by this turn of the loop shares the group.
+            self._start_is_due = True
+            self._loop.call_soon(self._start)
+        return answer
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits or runs."""
+        return not (self._jobs or self._running)
+
+    def close(self) -> None:
+        """Refuse further jobs. Those that wait are still done."""
+        self._closing = True
+
+    async def drained(self) -> None:
+        """Return when no job waits or runs."""
+        while not self.idle:
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def _start(self) -> None:
+        self._start_is_due = False
+        while self._jobs and self._running < self._places:
+            self._running += 1
+            self._threads.submit(self._run_group, self._take_group())
+
+    def _take_group(self) -> list[_Job[Work]]:
+        group: list[_Job[Work]] = []
+        room_weight = self._bounds.max_group_weight
+        room_bytes = self._bounds.max_group_bytes
+        jobs = self._jobs
+        while jobs:
+            job = jobs[0]
+            room_weight -= job.weight
+            room_bytes -= job.size_bytes
+            if group and (room_weight < 0 or room_bytes < 0):
+                break
+            group.append(jobs.popleft())
+            self._bytes -= job.size_bytes
+        return group
+
+    def _run_group(self, group: list[_Job[Work]]) -> None:
+        """In a thread."""
+        results: Sequence[object]
+        try:
+            results = self._run([job.work for job in group])
+            if not 0 < len(results) <= len(group):
+                raise EngineError(f"{len(group)} jobs were given {len(results)} answers")
+        except BaseException as failure:
+            results = [failure] * len(group)
+        self._loop.call_soon_threadsafe(self._finish, group, results)
+
+    def _finish(self, group: list[_Job[Work]], results: Sequence[object]) -> None:
+        self._running -= 1
+        for job in reversed(group[len(results) :]):
+            self._jobs.appendleft(job)
+            self._bytes += job.size_bytes
+        if self._jobs:
+            self._start()  # first, so that a thread works while the answers go out
+        for job, result in zip(group, results, strict=False):
+            answer = job.answer
+            if answer.done():
+                continue  # its caller was cancelled and no longer listens
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+        if self._drained is not None and self.idle:
+            self._drained.set_result(None)
+            self._drained = None
