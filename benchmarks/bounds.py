@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from benchmarks.record import Record, Spread
+from benchmarks.record import Record, Spread, counted
 
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,14 +71,16 @@ BOUNDS = (
     Bound(
         says="HTTP append, 1 connection, `durability: normal`, over bare",
         case="http_append",
-        figures=("append, normal, 1 connections",),
-        over="bare, 1 connections",
+        figures=("append, normal, 1 connection",),
+        over="bare, 1 connection",
         bound=0.3,
     ),
     Bound(
         says="HTTP append, 128 connections, best number of workers, over bare with one",
         case="workers",
-        figures=tuple(f"append, 128 connections, {count} workers" for count in (1, 2, 3, 4)),
+        figures=tuple(
+            f"append, 128 connections, {counted(count, 'worker')}" for count in (1, 2, 3, 4)
+        ),
         over="bare, 128 connections",
         bound=0.9,
     ),
@@ -121,7 +123,7 @@ BOUNDS = (
         says="32 connections over 100 tenants evenly, over one tenant, `durability: normal`",
         case="tenants_even",
         figures=("100 tenants",),
-        over="1 tenants",
+        over="1 tenant",
         bound=0.8,
     ),
     Bound(

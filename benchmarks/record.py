@@ -15,6 +15,11 @@ FORMAT = 1
 Unit = Literal["events/s", "requests/s", "ms", "s", "MiB", "bytes"]
 
 
+def counted(count: int, noun: str) -> str:
+    """How figures are named for numbers of things: `1 tenant`, `10,000 tenants`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Spread(msgspec.Struct, frozen=True):
     """The middle and the ends of what the rounds have given."""
 

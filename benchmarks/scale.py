@@ -47,6 +47,9 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     rates_per_s: tuple[int, ...]
     """Rates of requests at which latency is measured."""
 
+    quiet_rate_per_s: int
+    """The rate of a tenant that has a noisy neighbour."""
+
     workers: tuple[int, ...]
     """Numbers of worker processes that are compared."""
 
@@ -64,6 +67,7 @@ TINY = Scale(
     streamed_seconds=0.3,
     latency_seconds=0.3,
     rates_per_s=(50,),
+    quiet_rate_per_s=50,
     workers=(1, 2),
 )
 
@@ -80,6 +84,7 @@ SHORT = Scale(
     streamed_seconds=10.0,
     latency_seconds=3.0,
     rates_per_s=(500, 2_000, 5_000),
+    quiet_rate_per_s=200,
     workers=(1, 2),
 )
 
@@ -96,5 +101,6 @@ FULL = Scale(
     streamed_seconds=60.0,
     latency_seconds=10.0,
     rates_per_s=(500, 1_000, 2_000, 4_000, 6_000, 8_000),
+    quiet_rate_per_s=200,
     workers=(1, 2, 3),
 )

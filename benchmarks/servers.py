@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,9 +32,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 class Server:
     """A process that listens on `port`. `log` is the end of what it has said."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], begun: float) -> None:
         self.pid = process.pid
         self.port = 0
+        self.start_s = 0.0
+        """From before the process was there until it said that it listens."""
+        self._begun = begun
         self._process = process
         self._lines: list[str] = []
         self._listening = threading.Event()
@@ -96,6 +100,7 @@ class Server:
             for line in stream:
                 self._lines.append(line.rstrip("\n"))
                 if not self.port and (match := _LISTENING.search(line)):
+                    self.start_s = time.perf_counter() - self._begun
                     self.port = int(match[1])
                     self._listening.set()
         self._listening.set()
@@ -108,6 +113,7 @@ def serving(arguments: Sequence[str], *, cwd: Path) -> Iterator[Server]:
     Of this process's environment it gets only what finds programs, so that nothing sets it up.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
@@ -117,7 +123,7 @@ def serving(arguments: Sequence[str], *, cwd: Path) -> Iterator[Server]:
         text=True,
         start_new_session=True,  # so that its workers can be ended with it
     )
-    server = Server(process)
+    server = Server(process, begun)
     try:
         server.wait_until_listening()
         yield server

@@ -73,15 +73,18 @@ def make_events(count: int) -> list[NewEvent]:
     return (distinct * (count // len(distinct) + 1))[:count]
 
 
-def choose_evenly(tenants: Sequence[Tenant], count: int) -> list[Tenant]:
-    """`count` times any of the tenants, each as likely as the others."""
-    return random.Random(SEED).choices(tenants, k=count)
+def choose_evenly(tenants: Sequence[Tenant], count: int, *, part: int = 0) -> list[Tenant]:
+    """`count` times any of the tenants, each as likely as the others.
+
+    Another `part` of the workload has other choices.
+    """
+    return random.Random(SEED + part).choices(tenants, k=count)
 
 
-def choose_by_zipf(tenants: Sequence[Tenant], count: int) -> list[Tenant]:
+def choose_by_zipf(tenants: Sequence[Tenant], count: int, *, part: int = 0) -> list[Tenant]:
     """`count` times any of the tenants, the n-th with a weight of 1/n (Zipf's law, s = 1)."""
     weights = list(accumulate(1 / rank for rank in range(1, len(tenants) + 1)))
-    return random.Random(SEED).choices(tenants, cum_weights=weights, k=count)
+    return random.Random(SEED + part).choices(tenants, cum_weights=weights, k=count)
 
 
 def append_requests(tenants: Sequence[Tenant]) -> list[Request]:

@@ -10,11 +10,20 @@ from typing import Protocol
 from benchmarks.cases import (
     engine_commit,
     engine_read,
+    growth,
     http_append,
     http_batch,
     http_mixed,
     http_position,
     http_range,
+    latency,
+    noisy_neighbour,
+    start,
+    stream_memory,
+    tenants_even,
+    tenants_zipf,
+    wal_size,
+    workers,
 )
 from benchmarks.record import Result
 from benchmarks.scale import Scale
@@ -38,6 +47,15 @@ CASES: Mapping[str, Measure] = MappingProxyType(
         "http_range": http_range.measure,
         "http_position": http_position.measure,
         "http_mixed": http_mixed.measure,
+        "workers": workers.measure,
+        "tenants_even": tenants_even.measure,
+        "tenants_zipf": tenants_zipf.measure,
+        "growth": growth.measure,
+        "latency": latency.measure,
+        "noisy_neighbour": noisy_neighbour.measure,
+        "stream_memory": stream_memory.measure,
+        "wal_size": wal_size.measure,
+        "start": start.measure,
     }
 )
 """Every case by its name, in the order in which they run."""

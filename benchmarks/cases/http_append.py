@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.appending import appended_per_s, check_append
-from benchmarks.record import Result
+from benchmarks.record import Result, counted
 from benchmarks.scale import Scale
 from benchmarks.servers import serving_bare, serving_ebus
 from benchmarks.workload import BARE, MAX_DISTINCT_REQUESTS, append_requests, make_tenants
@@ -31,7 +31,7 @@ def measure(scale: Scale, directory: Path) -> Result:
         check_append(ebus, normal)
         for _ in range(scale.rounds):
             for connections in CONNECTIONS:
-                said = f"{connections} connections"
+                said = counted(connections, "connection")
                 floor = load(bare, BARE, connections=connections, seconds=scale.seconds)
                 result.add(f"bare, {said}", "requests/s", floor.requests_per_s)
                 for tenant, durability in ((full, "full"), (normal, "normal")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.errors import check
-from benchmarks.record import Result
+from benchmarks.record import Result, counted
 from benchmarks.scale import Scale
 from benchmarks.servers import serving_bare, serving_ebus
 from benchmarks.workload import BARE, fill, make_tenants, position_requests
@@ -30,6 +30,6 @@ def measure(scale: Scale, directory: Path) -> Result:
                     ("position", ebus, requests),
                 ):
                     answered = load(server, asked, connections=connections, seconds=scale.seconds)
-                    said = f"{name}, {connections} connections"
+                    said = f"{name}, {counted(connections, 'connection')}"
                     result.add(said, "requests/s", answered.requests_per_s)
     return result

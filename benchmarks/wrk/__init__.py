@@ -71,7 +71,7 @@ class Running:
         check(status == 0, f"wrk ended with status {status}: {output}")
         result = msgspec.json.decode(output.strip().rpartition("\n")[2], type=Load)
         check(not any(result.errors.values()), f"{self._server.url}: wrk met {result.errors}")
-        check(result.requests > 0, f"{self._server.url} answered nothing in {result.seconds} s")
+        check(result.bytes > 0, f"{self._server.url} answered nothing in {result.seconds} s")
         return result
 
 
