@@ -73,19 +73,26 @@ class Lane(Generic[Work]):
         """
         if self._closing:
             raise StoreClosed("the store is closing")
-        jobs = self._jobs
-        if jobs and (  # there is always room for one
-            len(jobs) >= self._bounds.max_jobs or self._bytes + size_bytes > self._bounds.max_bytes
-        ):
-            raise StoreOverloaded(f"{len(jobs)} requests are waiting already")
+        if self._is_full(size_bytes):
+            if self._start_is_due:
+                self._start()
+            if self._is_full(size_bytes):
+                raise StoreOverloaded(f"{len(self._jobs)} requests are waiting already")
         answer: asyncio.Future[Any] = self._loop.create_future()
-        jobs.append(_Job(work, weight, size_bytes, answer))
+        self._jobs.append(_Job(work, weight, size_bytes, answer))
         self._bytes += size_bytes
         if not self._start_is_due and self._running < self._places:
             # Not at once: what else has arrived by this turn of the loop shares the group.
             self._start_is_due = True
             self._loop.call_soon(self._start)
         return answer
+
+    def _is_full(self, size_bytes: int) -> bool:
+        """Whether there is no room for so much more. There always is room for one job."""
+        return bool(self._jobs) and (
+            len(self._jobs) >= self._bounds.max_jobs
+            or self._bytes + size_bytes > self._bounds.max_bytes
+        )
 
     @property
     def idle(self) -> bool:

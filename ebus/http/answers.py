@@ -1,4 +1,4 @@
-"""Answers as ASGI messages: whole ones, and arrays of events that are sent page by page."""
+"""Answers: whole ones, and arrays of events that are sent page by page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ JSON = "application/json"
 class Answer:
     """An answer that is in memory as a whole. A handler returns it, or it is called at once."""
 
+    __slots__ = ("body", "fields", "status")
+
     def __init__(
         self,
         body: bytes = b"",
@@ -25,14 +27,19 @@ class Answer:
     ) -> None:
         self.status = status
         self.body = body
-        self._fields = _fields(headers)
+        self.fields = _fields(headers) if headers else []
         if status != 204:  # which has no body, and must not say how long it is
-            self._fields.append((b"content-type", media_type.encode()))
-            self._fields.append((b"content-length", b"%d" % len(body)))
+            self.fields.append((b"content-type", media_type.encode()))
+            self.fields.append((b"content-length", b"%d" % len(body)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status, "headers": self._fields})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def event_array(page: WirePage, *, headers: Mapping[str, str] | None = None) -> Answer:
+    """A JSON array of a single page."""
+    return Answer(b"[" + b",".join(page.chunks) + b"]", headers=headers)
 
 
 class EventArray:
@@ -51,23 +58,28 @@ class EventArray:
     ) -> None:
         self._first_page = first_page
         self._further_pages = further_pages
-        self._fields = [*_fields(headers), (b"content-type", JSON.encode())]
+        self.status = 200
+        self.fields = [*_fields(headers or {}), (b"content-type", JSON.encode())]
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body, a page at a time."""
+        yield b"[" + b",".join(self._first_page.chunks)
+        async for page in self._further_pages:
+            if page.count:
+                yield b"," + b",".join(page.chunks)
+        yield b"]"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._fields})
-        first = b"[" + b",".join(self._first_page.chunks)
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         client_left = asyncio.ensure_future(_disconnect(receive))
         try:
-            async for page in self._further_pages:
+            async for part in self.parts():
                 if client_left.done():
                     return
-                if page.count:
-                    part = b"," + b",".join(page.chunks)
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         finally:
             client_left.cancel()
-        await send({"type": "http.response.body", "body": b"]", "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -76,5 +88,5 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _fields(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+def _fields(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
