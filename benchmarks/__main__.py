@@ -11,7 +11,8 @@ import click
 from benchmarks.bounds import judge
 from benchmarks.cases import CASES
 from benchmarks.errors import BenchmarkFailed
-from benchmarks.record import Record, encode_record
+from benchmarks.record import Record, decode_record, encode_record
+from benchmarks.report import write_report
 from benchmarks.scale import FULL, SHORT
 from benchmarks.suite import run as run_suite
 from benchmarks.table import quantity, verdict_lines
@@ -54,17 +55,35 @@ def run(full: bool, names: tuple[str, ...], file: Path | None, directory: Path |
     except BenchmarkFailed as error:
         raise click.ClickException(str(error)) from None
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode_record(record))
     _print(record)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--docs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("docs"),
+    show_default=True,
+    help="Where the page and its plots go.",
+)
+def report(file: Path, docs: Path) -> None:
+    """Make benchmarks.md and its plots from the figures in FILE."""
+    try:
+        write_report(decode_record(file.read_bytes()), docs)
+    except ValueError as error:
+        raise click.ClickException(f"{file}: {error}") from None
 
 
 def _print(record: Record) -> None:
     for case, result in record.results.items():
         click.echo(case)
         for name, figure in result.figures.items():
-            click.echo(f"  {name:40} {quantity(figure.spread, figure.unit)}")
+            click.echo(f"  {name:45} {quantity(figure.spread, figure.unit)}")
         for name, reason in result.skipped.items():
-            click.echo(f"  {name:40} {reason}")
+            click.echo(f"  {name:45} {reason}")
     click.echo()
     for line in verdict_lines(judge(record)):
         click.echo(line)

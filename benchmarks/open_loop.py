@@ -93,7 +93,8 @@ def measure_latencies(
         idle = [_Connection(server.port) for _ in range(CONNECTIONS)]
         for connection in idle:
             closing.callback(connection.socket.close)
-        return Latencies(sorted(_send_all(prepared, idle, rate_per_s, int(rate_per_s * seconds))))
+        count = max(1, round(rate_per_s * seconds))
+        return Latencies(sorted(_send_all(prepared, idle, rate_per_s, count)))
 
 
 def _send_all(

@@ -64,6 +64,22 @@ class Result(msgspec.Struct, frozen=True):
         pairs = zip(self.figures[name].rounds, self.figures[over].rounds, strict=True)
         return Spread.of([numerator / denominator for numerator, denominator in pairs])
 
+    def floor(self, name: str, floor: str) -> str | None:
+        """The figure of a floor, `bare` or `rows`, that was measured like this one, if any.
+
+        Names are made of parts: every part of `bare, 32 connections` but the first is also in
+        `append, full, 32 connections`.
+        """
+        parts = set(name.split(", "))
+        found = [
+            other
+            for other in self.figures
+            if other != name
+            and other.split(", ")[0] == floor
+            and set(other.split(", ")[1:]) <= parts
+        ]
+        return max(found, key=len, default=None)
+
 
 class Machine(msgspec.Struct, frozen=True):
     """Where a run took place."""

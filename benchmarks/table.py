@@ -33,6 +33,8 @@ def verdict_lines(verdicts: list[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         bound = verdict.bound
         measured = verdict.reason if verdict.ratio is None else spread(verdict.ratio)
+        if verdict.instead is not None:
+            measured += f"; for {verdict.figure}: {spread(verdict.instead)}"
         if len(bound.figures) > 1 and verdict.ratio is not None:
             measured += f": {verdict.figure}"
         met = {True: "yes", False: "**no**", None: "-"}[verdict.met]

@@ -42,6 +42,6 @@ def measure(scale: Scale, directory: Path) -> Result:
                 check(stored == expected, f"{engine} does not give back what was committed")
             for _ in range(scale.rounds):
                 for name, step in steps.items():
-                    pace = repeats_per_s(step, scale.seconds / 2)
+                    pace = repeats_per_s(step, scale.seconds / 4)
                     result.add(f"{name}, {size:,}", "events/s", pace * size)
     return result

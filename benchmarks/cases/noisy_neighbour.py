@@ -91,4 +91,4 @@ def _latencies(scale: Scale, server: Server, requests: list[Request]) -> Latenci
 
 def _add(result: Result, name: str, latencies: Latencies) -> None:
     for percent in PERCENTILES:
-        result.add(f"p{percent:g} {name}", "ms", latencies.percentile_ms(percent))
+        result.add(f"{name}, p{percent:g}", "ms", latencies.percentile_ms(percent))

@@ -102,14 +102,14 @@ def loading(
             stderr=subprocess.PIPE,
             text=True,
         )
-        try:
-            _wait_until_ready(process)
-            running = Running(process, server)
-            yield running
-            running.stop()
-        finally:
-            process.kill()
-            process.wait()
+        with process:
+            try:
+                _wait_until_ready(process)
+                running = Running(process, server)
+                yield running
+                running.stop()
+            finally:
+                process.kill()
 
 
 def _wait_until_ready(process: subprocess.Popen[str]) -> None:
