@@ -4,20 +4,37 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= tenants.example.yaml
+FIGURES ?= docs/benchmarks/figures.json
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: serve
 serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 	$(BIN)/ebus serve --config $(CONFIG)
 
 .PHONY: test
-test: $(VENV)/installed ## Set everything up and run every test
+test: $(VENV)/installed | wrk ## Set everything up and run every test
 	$(BIN)/pytest -q
+
+.PHONY: bench
+bench: $(VENV)/installed | wrk ## Measure for some ten minutes, into docs/benchmarks/figures.json
+	$(BIN)/python -m benchmarks run --json $(FIGURES)
+
+.PHONY: bench-full
+bench-full: $(VENV)/installed | wrk ## Measure for an hour or more, with logs of 10 million events
+	$(BIN)/python -m benchmarks run --full --json $(FIGURES)
+
+.PHONY: bench-report
+bench-report: $(VENV)/installed ## Make docs/benchmarks.md and its plots from what was measured
+	$(BIN)/python -m benchmarks report $(FIGURES)
+
+.PHONY: wrk
+wrk:
+	@benchmarks/install_wrk.sh
 
 .PHONY: lint
 lint: $(VENV)/installed ## Check style and types
@@ -37,7 +54,7 @@ setup: $(VENV)/installed ## Make the virtual environment only
 pin: ## Choose versions anew and write constraints.txt
 	$(PYTHON) -m venv $(VENV)-pin
 	$(VENV)-pin/bin/pip install --quiet --disable-pip-version-check pip-tools
-	$(VENV)-pin/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --extra dev \
+	$(VENV)-pin/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --extra dev --extra bench \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--output-file constraints.txt pyproject.toml
 	rm -rf $(VENV)-pin
