@@ -70,6 +70,7 @@ def _draw_bounds(record: Record, axes: Axes) -> bool:
         )
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("times the bound (right of 1: met)")
     axes.tick_params(axis="y", labelsize=6)
     return bool(judged)
@@ -123,6 +124,7 @@ def _draw_latency(record: Record, axes: Axes) -> bool:
         across="requests/s",
         up="ms",
     )
+    axes.autoscale(axis="y")  # a logarithm has no 0 to begin at
     axes.set_yscale("log")
     return drawn
 
@@ -156,11 +158,9 @@ def _draw_growth(record: Record, axes: Axes) -> bool:
         }
         for name, family in families.items()
     }
-    drawn = _draw_lines(
+    return _draw_lines(
         axes, shares, across="events in the log", up="over the smallest log", logarithmic=True
     )
-    axes.set_ylim(bottom=0)
-    return drawn
 
 
 def _family(result: Result, pattern: str) -> dict[int, Figure]:
@@ -190,7 +190,9 @@ def _draw_lines(
         drawn = True
         numbers: Sequence[int] = sorted(family)
         spreads = [family[number].spread for number in numbers]
-        axes.plot(numbers, [spread.median for spread in spreads], marker="o", label=name)
+        style = "--" if name.startswith("bare") else "-"
+        medians = [spread.median for spread in spreads]
+        axes.plot(numbers, medians, style, marker="o", label=name)
         axes.fill_between(
             numbers,
             [spread.least for spread in spreads],
@@ -201,8 +203,9 @@ def _draw_lines(
         axes.set_xscale("log")
     axes.set_xlabel(across)
     axes.set_ylabel(up)
+    axes.set_ylim(bottom=0)
     if drawn:
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return drawn
 
 
