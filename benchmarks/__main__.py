@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from benchmarks.bounds import judge
 from benchmarks.cases import CASES
-from benchmarks.errors import BenchmarkFailed
 from benchmarks.record import Record, decode_record, encode_record
 from benchmarks.report import write_report
 from benchmarks.scale import FULL, SHORT
@@ -45,19 +45,14 @@ def main() -> None:
 )
 def run(full: bool, names: tuple[str, ...], file: Path | None, directory: Path | None) -> None:
     """Measure, print the figures, and say whether they are what they must be."""
-    # A `kill` must end the servers too, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     scale = FULL if full else SHORT
-    try:
-        record = run_suite(
-            scale, names or CASES, directory, say=lambda text: click.echo(text, err=True)
-        )
-    except BenchmarkFailed as error:
-        raise click.ClickException(str(error)) from None
+    record = run_suite(scale, names or CASES, directory, say=partial(click.echo, err=True))
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode_record(record))
     _print(record)
+    if failed := [case for case, result in record.results.items() if result.failure]:
+        raise click.ClickException(f"no figures of {', '.join(failed)}")
 
 
 @main.command()
@@ -82,6 +77,8 @@ def _print(record: Record) -> None:
         click.echo(case)
         for name, figure in result.figures.items():
             click.echo(f"  {name:45} {quantity(figure.spread, figure.unit)}")
+        if result.failure:
+            click.echo(f"  failed: {result.failure}")
         for name, reason in result.skipped.items():
             click.echo(f"  {name:45} {reason}")
     click.echo()
@@ -90,4 +87,6 @@ def _print(record: Record) -> None:
 
 
 if __name__ == "__main__":
+    # A `kill` must end the servers too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

@@ -199,4 +199,6 @@ def _judge(record: Record, bound: Bound) -> Verdict:
     if instead := result.ratio(bound.instead, bound.over):
         return Verdict(bound, bound.instead, None, "only in the full run", instead)
     reasons = [result.skipped[name] for name in bound.figures if name in result.skipped]
+    if result.failure:
+        reasons = [f"`{bound.case}` failed"]
     return Verdict(bound, bound.figures[0], None, reasons[0] if reasons else "not in this run")

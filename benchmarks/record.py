@@ -51,6 +51,9 @@ class Result(msgspec.Struct, frozen=True):
     skipped: dict[str, str] = msgspec.field(default_factory=dict)
     """Figures that were not measured, and why."""
 
+    failure: str = ""
+    """Why the case has no figures: a server that did not answer as it must, for example."""
+
     def add(self, name: str, unit: Unit, value: float) -> None:
         """Note what this round has given for a figure."""
         figure = self.figures.setdefault(name, Figure(unit, []))

@@ -89,6 +89,8 @@ def _case(name: str, result: Result) -> Iterator[str]:
         yield ""
     if result.figures:
         yield from _table(result)
+    if result.failure:
+        yield f"Failed: {result.failure}"
     for figure_name, reason in result.skipped.items():
         yield f"- {figure_name}: not measured, {reason}."
 

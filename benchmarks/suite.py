@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.cases import CASES
+from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import look_at_commit, look_at_machine, look_at_versions
 from benchmarks.record import FORMAT, Record, Result
 from benchmarks.scale import Scale
@@ -19,7 +20,8 @@ def run(
 ) -> Record:
     """Run these cases, each in a directory of its own within `place`, which is left as it was.
 
-    `say` is told what happens. Raises `BenchmarkFailed` when an answer was wrong.
+    `say` is told what happens. A case that fails has its failure for a result, and no figures:
+    the others stand by themselves.
     """
     begun_at, begun = datetime.now(UTC), time.perf_counter()
     commit, dirty = look_at_commit()
@@ -30,8 +32,9 @@ def run(
             began = time.perf_counter()
             say(f"{name} ...")
             with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=directory) as own:
-                results[name] = CASES[name](scale, Path(own))
-            say(f"{name}: {time.perf_counter() - began:.0f} s")
+                results[name] = _measure(name, scale, Path(own))
+            outcome = results[name].failure or "done"
+            say(f"{name}: {time.perf_counter() - began:.0f} s, {outcome}")
     return Record(
         format=FORMAT,
         scale=scale,
@@ -43,3 +46,10 @@ def run(
         versions=look_at_versions(),
         results=results,
     )
+
+
+def _measure(name: str, scale: Scale, directory: Path) -> Result:
+    try:
+        return CASES[name](scale, directory)
+    except BenchmarkFailed as failure:
+        return Result(failure=str(failure))

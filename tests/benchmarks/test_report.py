@@ -150,6 +150,37 @@ def test_a_run_says_where_and_with_what_it_took_place(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_case_that_fails_leaves_the_others_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # so that there is no wrk
+    record = run(TINY, ["http_mixed", "engine_read"], tmp_path, say=lambda _: None)
+    assert "wrk" in record.results["http_mixed"].failure
+    assert record.results["engine_read"].figures
+    assert "Failed: wrk is not installed" in page_of(record, tmp_path / "docs")
+
+
+def test_the_commands_measure_and_make_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.__main__.SHORT", TINY)
+    file = tmp_path / "new" / "figures.json"
+    measured = CliRunner().invoke(main, ["run", "--only", "engine_read", "--json", str(file)])
+    assert measured.exit_code == 0, measured.output
+    assert "in-process read of 10,000 to JSON bytes, over rows | at least 4 |" in measured.output
+    reported = CliRunner().invoke(main, ["report", str(file), "--docs", str(tmp_path)])
+    assert reported.exit_code == 0, reported.output
+    assert "### engine_read" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_the_command_fails_when_a_case_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.__main__.SHORT", TINY)
+    monkeypatch.setenv("PATH", "")  # so that there is no wrk
+    measured = CliRunner().invoke(main, ["run", "--only", "http_mixed"])
+    assert measured.exit_code == 1
+    assert "no figures of http_mixed" in measured.output
+
+
 def test_numbers_have_three_digits() -> None:
     assert [number(value) for value in (0, 0.01234, 1.234, 56.78, 1234.5, 987_654)] == [
         "0",
