@@ -8,21 +8,26 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Self
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent, InvalidInput
+from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent
 from ebus.core.limits import Limits
 
 
 def utc_now() -> str:
     """The clock of this machine as an RFC 3339 time stamp in UTC with nine decimals."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
-    return f"{moment}.{nanoseconds:09d}Z"
+    return f"{_utc_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 class NewEvent(msgspec.Struct, frozen=True):

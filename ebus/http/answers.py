@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 
 from litestar.types import Receive, Scope, Send
 
@@ -61,7 +62,7 @@ class EventArray:
         self.status = 200
         self.fields = [*_fields(headers or {}), (b"content-type", JSON.encode())]
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """The body, a page at a time."""
         yield b"[" + b",".join(self._first_page.chunks)
         async for page in self._further_pages:
@@ -73,10 +74,11 @@ class EventArray:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         client_left = asyncio.ensure_future(_disconnect(receive))
         try:
-            async for part in self.parts():
-                if client_left.done():
-                    return
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+            async with aclosing(self.parts()) as parts:
+                async for part in parts:
+                    if client_left.done():
+                        return
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         finally:
             client_left.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

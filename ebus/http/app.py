@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, Request, Response
+from litestar import route as http_route
+from litestar.enums import HttpMethod
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.compression import COMPRESSION, negotiate_gzip
+from ebus.http.endpoint import Route
 from ebus.http.openapi import openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
 from ebus.http.routes.events import event_routes
@@ -18,7 +22,7 @@ from ebus.http.routes.health import health_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
-from ebus.http.tenancy import Door, Tenancy
+from ebus.http.tenancy import Door, Tenancy, call, tenant_of
 
 
 def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
@@ -28,12 +32,13 @@ def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
     not started are answered 503. The application never logs a key.
     """
     tenancy = tenancy or Tenancy(config)
-    served: ASGIApp = Door(create_routes(config, tenancy), tenancy)
+    routes = event_routes(config)
+    served: ASGIApp = Door(create_routes(config, tenancy, routes), tenancy, config, routes)
     return negotiate_gzip(served) if config.enable_gzip else served
 
 
-def create_routes(config: Config, tenancy: Tenancy) -> Litestar:
-    """What lies behind the door."""
+def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> Litestar:
+    """What lies behind the door. `routes` are known here for their other methods' sake."""
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -45,7 +50,7 @@ def create_routes(config: Config, tenancy: Tenancy) -> Litestar:
 
     return Litestar(
         [
-            *event_routes(config),
+            *(_handler(route, config) for route in routes),
             *subscription_routes(config),
             *metric_routes(config),
             *tenant_routes(config),
@@ -58,6 +63,14 @@ def create_routes(config: Config, tenancy: Tenancy) -> Litestar:
         openapi_config=None,  # the document is written by hand, see `openapi`
         logging_config=None,
     )
+
+
+def _handler(route: Route, config: Config) -> HTTPRouteHandler:
+    @http_route(route.path, http_method=[HttpMethod(route.method)])
+    async def handle(request: Request[Any, Any, Any]) -> ASGIApp:
+        return await call(route, tenant_of(request.scope), request.scope, request.receive, config)
+
+    return handle
 
 
 def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

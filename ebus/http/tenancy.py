@@ -7,21 +7,24 @@ tenant's name from a client.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 from collections.abc import Iterable
+from hashlib import sha256
 
 from aiolimiter import AsyncLimiter
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ebus.config import Config, TenantConfig
 from ebus.core.aio import AsyncEngine, AsyncTenantStore
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import StoreClosed, StoreRefused
 from ebus.core.tenant import TenantName
+from ebus.http.answers import Answer, EventArray
+from ebus.http.endpoint import Call, Route
 from ebus.http.problems import Problem, problem_of
+from ebus.http.wire import read_body
 
 logger = logging.getLogger("ebus.http")
 
@@ -66,7 +69,8 @@ class Tenancy:
         if len(config.tenants) <= config.limits.max_eager_tenants:
             try:
                 for tenant in config.tenants:
-                    await self._engine.tenant(tenant.name, durability=tenant.durability)
+                    async with self._engine.tenant(tenant.name, durability=tenant.durability):
+                        pass
             except BaseException:
                 await self.stop()
                 raise
@@ -83,16 +87,26 @@ class Tenancy:
     async def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> Tenant:
         """The tenant whose key these headers carry, if its rate allows one more request.
 
-        Raises `Problem` 401 or 429, and what opening the tenant's store raises.
+        It must `leave` again. Raises `Problem` 401 or 429, and what opening the tenant's store
+        raises.
         """
         # A digest is looked up, not a key: how long that takes says nothing about any key.
-        entry = self._entries.get(hashlib.sha256(_api_key(headers)).digest())
+        entry = self._entries.get(sha256(_api_key(headers)).digest())
         if entry is None:
             raise _unauthorized("Invalid API key")
-        await entry.take_turn()
+        if entry.limiter is not None:
+            await entry.take_turn()
+        engine = self._open_engine()
         tenant = entry.config
-        store = await self._open_engine().tenant(tenant.name, durability=tenant.durability)
+        store = engine.borrow_open(tenant.name)
+        if store is None:
+            store = await engine.borrow(tenant.name, durability=tenant.durability)
         return Tenant(tenant.name, store)
+
+    def leave(self, tenant: Tenant) -> None:
+        """Let the tenant's store be closed, once nobody uses it any more."""
+        if self._engine is not None:
+            self._engine.give_back(tenant.name)
 
     def _open_engine(self) -> AsyncEngine:
         if self._engine is None:
@@ -113,7 +127,7 @@ class _Entry:
         self.config = tenant
         self._rate = config.rate_limit
         # A bucket of `burst` requests that empties at `rate` requests a second.
-        self._limiter = (
+        self.limiter = (
             AsyncLimiter(config.rate_burst or 1, (config.rate_burst or 1) / config.rate_limit)
             if config.rate_limit
             else None
@@ -121,9 +135,8 @@ class _Entry:
 
     async def take_turn(self) -> None:
         """Count one request. Raises `Problem` 429 when there were too many."""
-        if self._limiter is None:
-            return
-        if not self._limiter.has_capacity():
+        assert self.limiter is not None
+        if not self.limiter.has_capacity():
             assert self._rate is not None
             retry_after_s = math.ceil(1 / self._rate)
             raise Problem(
@@ -132,24 +145,27 @@ class _Entry:
                 f"This tenant may make {self._rate:g} requests a second; slow down",
                 {"Retry-After": str(retry_after_s)},
             )
-        await self._limiter.acquire()  # there is room, so it does not wait
+        await self.limiter.acquire()  # there is room, so it does not wait
 
 
 class Door:
-    """ASGI middleware that lets nobody in without a key. It does not look at the body."""
+    """ASGI middleware that lets nobody in without a key. It does not look at the body.
 
-    def __init__(self, app: ASGIApp, tenancy: Tenancy) -> None:
+    The routes that carry the load are answered here, the others behind it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, tenancy: Tenancy, config: Config, routes: Iterable[Route]
+    ) -> None:
         self._app = app
         self._tenancy = tenancy
+        self._config = config
+        self._routes = {(route.method, route.path): route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["path"] not in OPEN_PATHS:
-            try:
-                tenant = await self._tenancy.admit(scope["headers"])
-            except Exception as error:
-                await problem_of(error).answer()(scope, receive, send)
-                return
-            scope.setdefault("state", {})["tenant"] = tenant
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
         begun = False
 
         async def send_begun(message: Message) -> None:
@@ -158,18 +174,54 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_begun)
+            await self._serve(scope, receive, send_begun)
         except asyncio.CancelledError:  # the server's time to shut down is over
             if begun:
                 raise
             await problem_of(StoreClosed("the server stops")).answer()(scope, receive, send)
         except Exception as error:
-            # It had begun: all that is left is to break it off, see `EventArray`.
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            logger.warning("an answer broke off: %r", cause)
-            raise
+            if begun:  # all that is left is to break it off, see `EventArray`
+                log_broken_answer(error)
+                raise
+            await problem_of(error).answer()(scope, receive, send)
+
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        if scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        tenant = await self._tenancy.admit(scope["headers"])
+        try:
+            route = self._routes.get((scope["method"], scope["path"]))
+            if route is None:
+                scope.setdefault("state", {})["tenant"] = tenant
+                await self._app(scope, receive, send)
+            else:
+                answer = await call(route, tenant, scope, receive, self._config)
+                await answer(scope, receive, send)
+        finally:
+            self._tenancy.leave(tenant)
+
+
+async def call(
+    route: Route, tenant: Tenant, scope: Scope, receive: Receive, config: Config
+) -> Answer | EventArray:
+    """The endpoint's answer to a request that arrives by ASGI."""
+    body = b""
+    if route.takes_body:
+        body = await read_body(
+            scope,
+            receive,
+            max_body_bytes=config.limits.max_body_bytes,
+            read_timeout_s=config.read_timeout_s,
+        )
+    return await route.endpoint(Call(tenant.store, scope["query_string"], body))
+
+
+def log_broken_answer(error: BaseException) -> None:
+    """Tell the operator why an answer that had begun was broken off."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    logger.warning("an answer broke off: %r", error)
 
 
 def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -112,10 +112,10 @@ def _too_large(max_body_bytes: int) -> Problem:
 class Query:
     """The query of a request: parameters by name, each at most once."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, query: bytes) -> None:
         try:
             self._pairs = parse_qsl(
-                scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=100
+                query.decode("ascii"), keep_blank_values=True, max_num_fields=100
             )
         except ValueError:
             raise Problem(400, "invalid_query", "The query cannot be read") from None

@@ -1,0 +1,35 @@
+"""What answers a request, apart from how the request arrived: by ASGI, or the short way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from ebus.core.aio import AsyncTenantStore
+from ebus.http.answers import Answer, EventArray
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request that has passed the door and has arrived as a whole."""
+
+    store: AsyncTenantStore
+    """The only store that it can reach."""
+
+    query: bytes
+    """What stands after the question mark, as it came."""
+
+    body: bytes
+
+
+Endpoint = Callable[[Call], Awaitable[Answer | EventArray]]
+"""Raises `Problem`, or an error of core."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An endpoint at a path without parameters."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    takes_body: bool = False

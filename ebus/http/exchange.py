@@ -1,0 +1,140 @@
+"""The short way: from a whole request that arrived at once to its answer, without ASGI.
+
+It answers what the door would answer, in the same words, and is taken where nothing is out of
+the ordinary: `protocol` says where that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from ebus.core.errors import StoreClosed
+from ebus.http.answers import Answer, EventArray
+from ebus.http.endpoint import Call, Route
+from ebus.http.problems import problem_of
+from ebus.http.tenancy import Tenancy, log_broken_answer
+
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+
+
+class Connection(Protocol):
+    """What an exchange needs of the connection on which it takes place."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+
+    def default_fields(self) -> bytes:
+        """The header lines of every answer."""
+        ...
+
+    def on_response_complete(self) -> None: ...
+
+
+class _NobodyWaits:
+    """In the place of uvicorn's event that tells of more of the body."""
+
+    def set(self) -> None:
+        """There is no more of it."""
+
+
+class Exchange:
+    """A request and its answer. It stands where uvicorn expects a cycle of its own."""
+
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_connection",
+        "_headers",
+        "_query",
+        "_route",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+
+    message_event = _NobodyWaits()
+    more_body = False
+
+    def __init__(
+        self,
+        connection: Connection,
+        route: Route,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> None:
+        self._connection = connection
+        self._route = route
+        self._query = query
+        self._headers = headers
+        self._begun = False
+        self._body = body
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+
+    async def run(self, tenancy: Tenancy) -> None:
+        """Answer, whatever happens."""
+        tenant = None
+        try:
+            tenant = await tenancy.admit(self._headers)
+            answer = await self._route.endpoint(Call(tenant.store, self._query, self._body))
+            if isinstance(answer, Answer):
+                self._send(answer)
+            else:
+                await self._send_array(answer)
+        except asyncio.CancelledError:  # the server's time to shut down is over
+            self._fail(StoreClosed("the server stops"))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            if tenant is not None:
+                tenancy.leave(tenant)
+
+    def _fail(self, error: Exception) -> None:
+        if self._begun:
+            log_broken_answer(error)
+            self._connection.transport.close()
+        else:
+            self._send(problem_of(error).answer())
+
+    def _send(self, answer: Answer) -> None:
+        if not self.disconnected:
+            self._connection.transport.write(self._head(answer, b"") + answer.body)
+        self._complete()
+
+    async def _send_array(self, answer: EventArray) -> None:
+        transport, flow = self._connection.transport, self._connection.flow
+        head = self._head(answer, b"transfer-encoding: chunked\r\n")
+        async with aclosing(answer.parts()) as parts:
+            async for part in parts:
+                if flow.write_paused:
+                    await flow.drain()
+                if self.disconnected:
+                    return
+                transport.writelines([head, b"%x\r\n" % len(part), part, b"\r\n"])
+                head = b""
+        transport.write(b"0\r\n\r\n")
+        self._complete()
+
+    def _head(self, answer: Answer | EventArray, more: bytes) -> bytes:
+        self._begun = True
+        head = _STATUS_LINES[answer.status] + self._connection.default_fields()
+        for name, value in answer.fields:
+            head += b"%b: %b\r\n" % (name, value)
+        if not self.keep_alive:
+            more += b"connection: close\r\n"
+        return b"%b%b\r\n" % (head, more)
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        if not self.keep_alive:
+            self._connection.transport.close()
+        self._connection.on_response_complete()
