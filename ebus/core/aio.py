@@ -8,6 +8,7 @@ threads of their own, so that nobody's reads hold up anybody's writes. Every que
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,14 +17,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import StoreClosed
+from ebus.core.errors import StoreBusy, StoreClosed
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Append,
     Appended,
+    QuickReads,
     SaveCheckpoint,
+    SupportsQuickReads,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -34,6 +37,13 @@ from ebus.core.tenant import TenantName
 T = TypeVar("T")
 
 OPENING_THREADS = 4
+
+QUICK_READ_EVENTS = 256
+QUICK_READ_BYTES = 64 * 1024
+"""A read of at most so much is tried on the event loop itself, where the store is quick."""
+
+SLOW_READ_S = 0.01
+SLOW_READ_REST_S = 10.0
 
 _Read = Callable[[], object]
 
@@ -74,6 +84,9 @@ class AsyncTenantStore:
             ),
         )
         self._read_wire = wire_reader(store)
+        self._quick_reads: QuickReads | None = None
+        self._quick_reads_asked = not isinstance(store, SupportsQuickReads)
+        self._quick_reads_rest_until_s = 0.0
 
     @property
     def limits(self) -> Limits:
@@ -114,12 +127,22 @@ class AsyncTenantStore:
         at_most = limit or self._limits.max_read_events
         if stop is not None:
             at_most = min(at_most, max(1, stop - start + 1))
+        if at_most <= QUICK_READ_EVENTS and max_bytes is None:
+            quick_page = self._read_quickly(
+                lambda quick: quick.read_wire(
+                    start, stop, limit=at_most, max_bytes=QUICK_READ_BYTES
+                )
+            )
+            if quick_page and (quick_page.next is None or quick_page.count == at_most):
+                return quick_page
         work = partial(self._read_wire, start, stop, limit=limit, max_bytes=max_bytes)
         page: WirePage = await self._reads.put(work, weight=at_most)
         return page
 
     async def head(self) -> int:
-        head: int = await self._reads.put(self._store.head)
+        head = self._read_quickly(_head)
+        if head is None:
+            head = await self._reads.put(self._store.head)
         return head
 
     async def count(self) -> int:
@@ -130,6 +153,35 @@ class AsyncTenantStore:
         position: int | None = await self._reads.put(partial(self._store.checkpoint, name))
         return position
 
+    def _read_quickly(self, read: Callable[[QuickReads], T]) -> T | None:
+        """A small read, here and now, where a thread would cost more; None to use a thread.
+
+        A disk that has been slow, or another process that was in the way, may be so again: the
+        loop, which everybody shares, then keeps away from this tenant's file for a while.
+        """
+        quick = self._quick_reads
+        if quick is None:
+            if not self._quick_reads_asked:
+                self._quick_reads_asked = True
+                self._reads.put(self._open_quick_reads)
+            return None
+        begun_s = time.monotonic()
+        if begun_s < self._quick_reads_rest_until_s or self._reads.closing:
+            return None
+        try:
+            return read(quick)
+        except (StoreBusy, StoreClosed):
+            return None
+        finally:
+            now_s = time.monotonic()
+            if now_s - begun_s > SLOW_READ_S:
+                self._quick_reads_rest_until_s = now_s + SLOW_READ_REST_S
+
+    def _open_quick_reads(self) -> None:
+        """In a thread: opening touches the disk."""
+        assert isinstance(self._store, SupportsQuickReads)
+        self._quick_reads = self._store.quick_reads()
+
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
         self._writes.close()
@@ -139,6 +191,10 @@ class AsyncTenantStore:
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
+
+
+def _head(quick: QuickReads) -> int:
+    return quick.head()
 
 
 def _size(events: Sequence[NewEvent], limits: Limits) -> int:

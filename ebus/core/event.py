@@ -119,17 +119,45 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         raise InvalidBatch("a batch holds at least one event")
     if len(events) > limits.max_batch_events:
         raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
-    seen_types: set[str] = set()
-    for index, event in enumerate(events):
+    max_bytes, max_depth = limits.max_event_bytes, limits.max_json_depth
+    good_types: set[str] = set()
+    for index, event in enumerate(events):  # calls nothing that it need not: a hot path
         if not isinstance(event, NewEvent):
             raise InvalidEvent("is not a NewEvent", index=index)
-        if not isinstance(event.type, str) or event.type not in seen_types:
-            _check_type(event.type, limits, index)
-            seen_types.add(event.type)
-        if event.timestamp is not UNSET:
-            _check_timestamp(event.timestamp, index)
-        _check_data(event, limits, index)
+        event_type, timestamp = event.type, event.timestamp
+        if not isinstance(event_type, str) or event_type not in good_types:
+            _check_type(event_type, limits, index)
+            good_types.add(event_type)
+        if timestamp is not UNSET and not (isinstance(timestamp, str) and is_timestamp(timestamp)):
+            raise InvalidEvent(
+                "must be an RFC 3339 time that exists, with an offset and at most nine "
+                "decimals, such as 2024-01-01T00:00:00Z",
+                index=index,
+                field="timestamp",
+            )
+        if not isinstance(event.data, Raw):
+            raise InvalidEvent("must be msgspec.Raw", index=index, field="data")
+        data = bytes(event.data)
+        size = len(data) + len(event_type) + len(timestamp or "")
+        if size > max_bytes:
+            problem = f"has {size} bytes, at most {max_bytes} are allowed"
+            raise EventTooLarge(problem, index=index)
+        # Only data with more than so many bytes can nest too deeply; the parser would recurse.
+        if len(data) > max_depth and nests_deeper(data, max_depth):
+            problem = f"nests deeper than {max_depth} levels"
+            raise InvalidEvent(problem, index=index, field="data")
+        try:
+            if not data.isascii():
+                data.decode()
+            _parse_json(data)
+        except UnicodeDecodeError:
+            raise InvalidEvent("must be valid UTF-8", index=index, field="data") from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            problem = f"must be one JSON document: {error}"
+            raise InvalidEvent(problem, index=index, field="data") from None
 
+
+_parse_json = msgspec.json.Decoder(Raw).decode
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -151,30 +179,20 @@ def _check_type(type: str, limits: Limits, index: int) -> None:
 
 
 _TIMESTAMP = re.compile(
-    r"(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
     r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
     r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
-
-
-def _check_timestamp(timestamp: str, index: int) -> None:
-    if not isinstance(timestamp, str) or not is_timestamp(timestamp):
-        raise InvalidEvent(
-            "must be an RFC 3339 time that exists, with an offset and at most nine decimals, "
-            "such as 2024-01-01T00:00:00Z",
-            index=index,
-            field="timestamp",
-        )
+_matches_timestamp = _TIMESTAMP.fullmatch
 
 
 def is_timestamp(text: str) -> bool:
     """Whether this is an RFC 3339 time that exists, as events carry it."""
-    match = _TIMESTAMP.fullmatch(text)
-    if match is None:
+    if not _matches_timestamp(text):
         return False
-    year, month, day = match.groups()
-    return day <= "28" or int(day) <= _days_in(int(year), int(month))
+    day = text[8:10]
+    return day <= "28" or int(day) <= _days_in(int(text[:4]), int(text[5:7]))
 
 
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -182,34 +200,6 @@ _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 def _days_in(year: int, month: int) -> int:
     return 29 if month == 2 and calendar.isleap(year) else _DAYS[month - 1]
-
-
-_parse_json = msgspec.json.Decoder(Raw).decode
-
-
-def _check_data(event: NewEvent, limits: Limits, index: int) -> None:
-    try:
-        size = event_bytes(event)
-    except TypeError:
-        raise InvalidEvent("must be msgspec.Raw", index=index, field="data") from None
-    if size > limits.max_event_bytes:
-        raise EventTooLarge(
-            f"has {size} bytes, at most {limits.max_event_bytes} are allowed", index=index
-        )
-    data = bytes(event.data)
-    # Only data with more than so many bytes can nest too deeply; the parser would recurse.
-    if len(data) > limits.max_json_depth and nests_deeper(data, limits.max_json_depth):
-        problem = f"nests deeper than {limits.max_json_depth} levels"
-        raise InvalidEvent(problem, index=index, field="data")
-    try:
-        if not data.isascii():
-            data.decode()
-        _parse_json(data)
-    except UnicodeDecodeError:
-        raise InvalidEvent("must be valid UTF-8", index=index, field="data") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        problem = f"must be one JSON document: {error}"
-        raise InvalidEvent(problem, index=index, field="data") from None
 
 
 # Possessive, and a string that never ends is taken whole: linear whatever the text is.

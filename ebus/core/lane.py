@@ -99,6 +99,11 @@ class Lane(Generic[Work]):
         """Whether no job waits or runs."""
         return not (self._jobs or self._running)
 
+    @property
+    def closing(self) -> bool:
+        """Whether further jobs are refused."""
+        return self._closing
+
     def close(self) -> None:
         """Refuse further jobs. Those that wait are still done."""
         self._closing = True

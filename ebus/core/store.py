@@ -184,6 +184,45 @@ class SupportsWireRead(Protocol):
         ...
 
 
+class QuickReads(Protocol):
+    """Reads that wait for no lock: they raise `StoreBusy` at once where a store would wait.
+
+    For one thread. Closing the store closes it.
+    """
+
+    def head(self) -> int:
+        """Like `TenantStore.head`."""
+        ...
+
+    def checkpoint(self, name: str) -> int | None:
+        """Like `TenantStore.checkpoint`."""
+        ...
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        """Like `SupportsWireRead.read_wire`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every resource. Twice is fine."""
+        ...
+
+
+@runtime_checkable
+class SupportsQuickReads(Protocol):
+    """The power to read so quickly, from this machine, that handing it to a thread costs more."""
+
+    def quick_reads(self) -> QuickReads:
+        """A way to read for one more thread."""
+        ...
+
+
 @runtime_checkable
 class SupportsTrim(Protocol):
     """The power to forget the oldest events."""

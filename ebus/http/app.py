@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from ebus.config import Config
-from ebus.http.compression import COMPRESSION, negotiate_gzip
+from ebus.http.compression import compress
 from ebus.http.endpoint import Route
 from ebus.http.openapi import openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
@@ -34,7 +34,7 @@ def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
     tenancy = tenancy or Tenancy(config)
     routes = event_routes(config)
     served: ASGIApp = Door(create_routes(config, tenancy, routes), tenancy, config, routes)
-    return negotiate_gzip(served) if config.enable_gzip else served
+    return compress(served) if config.enable_gzip else served
 
 
 def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> Litestar:
@@ -59,7 +59,6 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
         ],
         lifespan=[lifespan],
         exception_handlers={Exception: _answer_error},
-        compression_config=COMPRESSION if config.enable_gzip else None,
         openapi_config=None,  # the document is written by hand, see `openapi`
         logging_config=None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Annotated, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 import msgspec
 from litestar.types import Receive, Scope
@@ -109,24 +109,29 @@ def _too_large(max_body_bytes: int) -> Problem:
     return Problem(413, "body_too_large", f"The body may have at most {max_body_bytes} bytes")
 
 
+MAX_PARAMETERS = 100
+
+
 class Query:
     """The query of a request: parameters by name, each at most once."""
 
     def __init__(self, query: bytes) -> None:
-        try:
-            self._pairs = parse_qsl(
-                query.decode("ascii"), keep_blank_values=True, max_num_fields=100
-            )
-        except ValueError:
-            raise Problem(400, "invalid_query", "The query cannot be read") from None
+        pairs = query.decode("latin-1").split("&")
+        if len(pairs) > MAX_PARAMETERS or not query.isascii():
+            raise Problem(400, "invalid_query", "The query cannot be read")
+        self._values: dict[str, str] = {}
+        for pair in pairs:
+            name, _, value = map(unquote_plus, pair.partition("="))
+            # Two values are as bad as one that is no number.
+            self._values[name] = "" if name in self._values else value
 
     def whole_number(self, name: str, *, least: int, default: int | None) -> int | None:
         """The parameter as a number from `least` to the largest position."""
-        values = [value for key, value in self._pairs if key == name]
-        if not values:
+        value = self._values.get(name)
+        if value is None:
             return default
-        if len(values) == 1 and _DIGITS.fullmatch(values[0]):
-            number = int(values[0])
+        if _DIGITS.fullmatch(value):
+            number = int(value)
             if least <= number <= MAX_POSITION:
                 return number
         raise _invalid_parameter(name, least)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 import apsw
 
 from ebus.core.engine import Durability
 from ebus.core.errors import (
+    EbusError,
     EngineError,
     StoreBusy,
     StoreDamaged,
@@ -118,20 +120,38 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def driver_errors(path: Path) -> Iterator[None]:
+class driver_errors:  # noqa: N801 - used as a statement; a generator would cost twice as much
     """Turn the driver's errors into ours. The messages name the file, for the operator."""
-    try:
-        yield
-    except (apsw.BusyError, apsw.LockedError) as error:
-        raise StoreBusy(f"{path} is held by another process") from error
-    except apsw.FullError as error:
-        raise StoreFull(f"{path} cannot grow: the disk is full") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreDamaged(f"{path} is damaged: {error}") from error
-    except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-        raise StoreUnavailable(f"{path} cannot be used: {error}") from error
-    except apsw.Error as error:  # what is stored does not fit what is expected of it
-        raise StoreDamaged(f"{path} cannot be read: {error}") from error
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, (apsw.Error, OSError)):
+            raise _translated(error, self._path) from error
+
+
+def _translated(error: apsw.Error | OSError, path: Path) -> EbusError:
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"{path} cannot be used: {error.strerror}")
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreBusy(f"{path} is held by another process")
+    if isinstance(error, apsw.FullError):
+        return StoreFull(f"{path} cannot grow: the disk is full")
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return StoreDamaged(f"{path} is damaged: {error}")
+    unusable = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)
+    if isinstance(error, unusable):
+        return StoreUnavailable(f"{path} cannot be used: {error}")
+    # What is stored does not fit what is expected of it.
+    return StoreDamaged(f"{path} cannot be read: {error}")

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 import msgspec
@@ -19,10 +21,10 @@ from ebus.backends.sqlite.connection import (
     PAGE_BYTES,
     connect,
     connect_for_checkpoints,
-    connect_for_reading,
     driver_errors,
     transaction,
 )
+from ebus.backends.sqlite.reader import HEAD, READ_BLOCKS, Reader, encoded
 from ebus.backends.sqlite.schema import FileKind, identify
 from ebus.core.engine import Durability
 from ebus.core.errors import (
@@ -39,26 +41,20 @@ from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
     Appended,
     Page,
-    ReadBounds,
+    QuickReads,
     SaveCheckpoint,
+    SupportsQuickReads,
     SupportsTrim,
     SupportsWireRead,
     TenantStore,
     WirePage,
     Write,
     Written,
-    check_range,
     refusal_of,
 )
 
 logger = logging.getLogger("ebus.sqlite")
 
-_HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
-_COUNT = """
-    SELECT (SELECT coalesce(max(last_position), 0) FROM blocks)
-         - (SELECT coalesce(sum(last_position - first_position + 1), 0)
-            FROM blocks WHERE events IS NULL)
-"""
 _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
     VALUES (?, ?, ?, ?, ?)
@@ -67,19 +63,12 @@ _SAVE_CHECKPOINT = """
     INSERT INTO checkpoints (name, position) VALUES (?, ?)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position
 """
-# No upper bound: the scan is stopped at the first block past the end. A condition on
-# first_position would not end it, for there is no index that knows the two are in step.
-_READ_BLOCKS = """
-    SELECT first_position, last_position, starts, events
-    FROM blocks WHERE last_position >= ? ORDER BY last_position
-"""
-
-_Row = tuple[int, int, bytes, bytes | None]
+T = TypeVar("T")
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
 
 
-class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
+class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTrim):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
     Several processes may have the file open. Idle connections for reading are kept, at most
@@ -105,7 +94,8 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
         self._checkpoint_is_due = False
         self._wal_pages = 0
         self._checkpoint_at_pages = self._checkpoint_pages
-        self._idle_readers: list[apsw.Connection] = []
+        self._idle_readers: list[Reader] = []
+        self._quick_reads: list[SqliteQuickReads] = []
         self._busy_readers = 0
         self._readers_changed = threading.Condition()
         self._write_lock = threading.Lock()
@@ -117,7 +107,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
                 # What is damaged, or newer by what its WAL says, shows now, not at first use.
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
-                self._writer.execute(_HEAD).fetchall()
+                self._writer.execute(HEAD).fetchall()
                 self._writer.set_wal_hook(self._note_wal_pages)
                 self._identity = _identity(path)
             except BaseException:
@@ -136,7 +126,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
         # Before the transaction: meanwhile another process may write.
         results: list[Written] = [refusal_of(write, self._limits) for write in writes]
         with self._writing() as connection:
-            head: int = connection.execute(_HEAD).get
+            head: int = connection.execute(HEAD).get
             first_position = head + 1
             encoded: list[bytes] = []
             checkpoints: list[tuple[str, int]] = []
@@ -198,23 +188,18 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
         limit: int | None = None,
         max_bytes: int | None = None,
     ) -> WirePage:
-        bounds = check_range(start, stop, limit, max_bytes, self._limits)
-        with self._reading() as connection:
-            rows = connection.execute(_READ_BLOCKS, (bounds.start,))
-            try:
-                return _fill_page(rows, bounds)
-            finally:
-                rows.close()  # ends the read transaction; a scan that stopped early holds it
+        with self._reading() as reader:
+            return reader.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
 
     def trim(self, through: int) -> None:
         with self._writing() as connection:
-            head = connection.execute(_HEAD).get
+            head = connection.execute(HEAD).get
             if not 0 <= through <= head:
                 raise InvalidRange(f"cannot trim through {through}: the head is {head}")
             if through == 0:
                 return
             [(first, last, starts, events)] = connection.execute(
-                _READ_BLOCKS + " LIMIT 1", (through,)
+                READ_BLOCKS + " LIMIT 1", (through,)
             )
             if last > through:
                 if events is not None:
@@ -229,30 +214,34 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             connection.execute(_INSERT_BLOCK, (through, 1, time.time_ns(), b"", None))
 
     def head(self) -> int:
-        with self._reading() as connection:
-            head: int = connection.execute(_HEAD).get
-            return head
+        with self._reading() as reader:
+            return reader.head()
 
     def count(self) -> int:
-        with self._reading() as connection:
-            count: int = connection.execute(_COUNT).get
-            return count
+        with self._reading() as reader:
+            return reader.count()
 
     def checkpoint(self, name: str) -> int | None:
-        with self._reading() as connection:
-            position: int | None = connection.execute(
-                "SELECT position FROM checkpoints WHERE name = ?", (_encoded(name),)
-            ).get
-            return position
+        with self._reading() as reader:
+            return reader.checkpoint(name)
+
+    def checkpoints(self) -> dict[str, int]:
+        with self._reading() as reader:
+            return reader.checkpoints()
+
+    def quick_reads(self) -> SqliteQuickReads:
+        with driver_errors(self._path), self._readers_changed:
+            self._refuse_if_closed()
+            quick = SqliteQuickReads(
+                self._path, Reader(self._path, self._limits, busy_timeout_ms=0)
+            )
+            self._quick_reads.append(quick)
+            return quick
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._writing() as connection:
-            connection.execute("DELETE FROM checkpoints WHERE name = ?", (_encoded(name),))
+            connection.execute("DELETE FROM checkpoints WHERE name = ?", (encoded(name),))
             return connection.changes() > 0
-
-    def checkpoints(self) -> dict[str, int]:
-        with self._reading() as connection:
-            return dict(connection.execute("SELECT name, position FROM checkpoints ORDER BY name"))
 
     @contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:
@@ -307,27 +296,26 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             connection.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[apsw.Connection]:
+    def _reading(self) -> Iterator[Reader]:
         """A connection that reads, for this thread alone."""
         with self._readers_changed:
             self._refuse_if_closed()
             self._busy_readers += 1
-            connection = self._idle_readers.pop() if self._idle_readers else None
+            reader = self._idle_readers.pop() if self._idle_readers else None
         try:
             with driver_errors(self._path):
-                if connection is None:
-                    connection = connect_for_reading(
-                        self._path, busy_timeout_ms=self._limits.busy_timeout_ms
-                    )
-                yield connection
+                if reader is None:
+                    timeout = self._limits.busy_timeout_ms
+                    reader = Reader(self._path, self._limits, busy_timeout_ms=timeout)
+                yield reader
         finally:
             with self._readers_changed:
                 self._busy_readers -= 1
                 keep = not self._closed and len(self._idle_readers) < self._limits.max_tenant_reads
-                if connection is not None and keep:
-                    self._idle_readers.append(connection)
-                elif connection is not None:
-                    connection.close()
+                if reader is not None and keep:
+                    self._idle_readers.append(reader)
+                elif reader is not None:
+                    reader.close()
                 self._readers_changed.notify_all()
 
     def check_in_place(self) -> None:
@@ -356,47 +344,51 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsTrim):
             with self._readers_changed:
                 self._closed = True
                 self._readers_changed.wait_for(lambda: self._busy_readers == 0)
-                while self._idle_readers:
-                    closing.callback(self._idle_readers.pop().close)
+                for reader in (*self._idle_readers, *self._quick_reads):
+                    closing.callback(reader.close)
+                self._idle_readers.clear()
+                self._quick_reads.clear()
+
+
+class SqliteQuickReads(QuickReads):
+    """Reads over a connection of its own, which waits for nobody."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self._path = path
+        self._reader = reader
+        self._lock = threading.Lock()  # so that nobody closes it while it reads
+        self._closed = False
+
+    def head(self) -> int:
+        return self._read(self._reader.head)
+
+    def checkpoint(self, name: str) -> int | None:
+        return self._read(partial(self._reader.checkpoint, name))
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        return self._read(
+            partial(self._reader.read_wire, start, stop, limit=limit, max_bytes=max_bytes)
+        )
+
+    def _read(self, read: Callable[[], T]) -> T:
+        with self._lock, driver_errors(self._path):
+            if self._closed:
+                raise StoreClosed(f"{self._path} is closed")
+            return read()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._reader.close()
 
 
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _encoded(name: str) -> str | None:
-    """A name to look for; None, which is equal to nothing, for text that cannot be stored."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return None
-    return name
-
-
-def _fill_page(
-    rows: Iterator[tuple[int, int, bytes, bytes | None]], bounds: ReadBounds
-) -> WirePage:
-    """Take whole blocks while they fit, and cut the ones at the two ends."""
-    chunks: list[bytes] = []
-    count = size = first_position = 0
-    for first, last, starts, events in rows:
-        begin = max(first, bounds.start)
-        if begin > bounds.stop:
-            break
-        if events is None:
-            continue
-        if count == bounds.limit or size >= bounds.max_bytes:
-            return WirePage(chunks, count, first_position, begin)
-        block = Block(first, last, starts, events)
-        end = min(last, bounds.stop, begin + bounds.limit - count - 1)
-        if size + block.size(begin, end) > bounds.max_bytes:
-            room = bounds.max_bytes - size
-            end = next(at for at in range(begin, end + 1) if block.size(begin, at) >= room)
-        chunks.append(block.slice(begin, end))
-        count += end - begin + 1
-        size += block.size(begin, end)
-        first_position = first_position or begin
-        if end < min(last, bounds.stop):
-            return WirePage(chunks, count, first_position, end + 1)
-    return WirePage(chunks, count, first_position, None)

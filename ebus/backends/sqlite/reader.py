@@ -1,0 +1,109 @@
+"""Reading one tenant's file over one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ebus.backends.sqlite.blocks import Block
+from ebus.backends.sqlite.connection import connect_for_reading
+from ebus.core.limits import Limits
+from ebus.core.store import ReadBounds, WirePage, check_range
+
+HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
+_COUNT = """
+    SELECT (SELECT coalesce(max(last_position), 0) FROM blocks)
+         - (SELECT coalesce(sum(last_position - first_position + 1), 0)
+            FROM blocks WHERE events IS NULL)
+"""
+# No upper bound: the scan is stopped at the first block past the end. A condition on
+# first_position would not end it, for there is no index that knows the two are in step.
+READ_BLOCKS = """
+    SELECT first_position, last_position, starts, events
+    FROM blocks WHERE last_position >= ? ORDER BY last_position
+"""
+
+
+class Reader:
+    """A connection that reads, for one thread at a time. Raises the driver's errors.
+
+    Every method is a read transaction of its own, which has ended when it returns.
+    """
+
+    def __init__(self, path: Path, limits: Limits, *, busy_timeout_ms: int) -> None:
+        self._limits = limits
+        self._connection = connect_for_reading(path, busy_timeout_ms=busy_timeout_ms)
+
+    def head(self) -> int:
+        head: int = self._connection.execute(HEAD).get
+        return head
+
+    def count(self) -> int:
+        count: int = self._connection.execute(_COUNT).get
+        return count
+
+    def checkpoint(self, name: str) -> int | None:
+        position: int | None = self._connection.execute(
+            "SELECT position FROM checkpoints WHERE name = ?", (encoded(name),)
+        ).get
+        return position
+
+    def checkpoints(self) -> dict[str, int]:
+        return dict(
+            self._connection.execute("SELECT name, position FROM checkpoints ORDER BY name")
+        )
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        bounds = check_range(start, stop, limit, max_bytes, self._limits)
+        rows = self._connection.execute(READ_BLOCKS, (bounds.start,))
+        try:
+            return _fill_page(rows, bounds)
+        finally:
+            rows.close()  # ends the read transaction; a scan that stopped early holds it
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def encoded(name: str) -> str | None:
+    """A name to look for; None, which is equal to nothing, for text that cannot be stored."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name
+
+
+def _fill_page(
+    rows: Iterator[tuple[int, int, bytes, bytes | None]], bounds: ReadBounds
+) -> WirePage:
+    """Take whole blocks while they fit, and cut the ones at the two ends."""
+    chunks: list[bytes] = []
+    count = size = first_position = 0
+    for first, last, starts, events in rows:
+        begin = max(first, bounds.start)
+        if begin > bounds.stop:
+            break
+        if events is None:
+            continue
+        if count == bounds.limit or size >= bounds.max_bytes:
+            return WirePage(chunks, count, first_position, begin)
+        block = Block(first, last, starts, events)
+        end = min(last, bounds.stop, begin + bounds.limit - count - 1)
+        if size + block.size(begin, end) > bounds.max_bytes:
+            room = bounds.max_bytes - size
+            end = next(at for at in range(begin, end + 1) if block.size(begin, at) >= room)
+        chunks.append(block.slice(begin, end))
+        count += end - begin + 1
+        size += block.size(begin, end)
+        first_position = first_position or begin
+        if end < min(last, bounds.stop):
+            return WirePage(chunks, count, first_position, end + 1)
+    return WirePage(chunks, count, first_position, None)
