@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
 from ebus.core.errors import EbusError
 from ebus.http.server import listen, run
+from ebus.http.workers import MAX_WORKERS, Workers
 
 logger = logging.getLogger("ebus")
 
@@ -41,12 +43,20 @@ logger = logging.getLogger("ebus")
     show_default=True,
     help="Lines for people, or JSON for machines.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    default=1,
+    show_default=True,
+    help="Processes that share the port and the data.",
+)
 @click.option("--access-log", is_flag=True, help="Log every request.")
 def serve(
     config_file: str | None,
     host: str | None,
     port: int | None,
     log_format: LogFormat,
+    workers: int,
     access_log: bool,
 ) -> None:
     """Serve the tenants of a config file, or a single tenant.
@@ -65,17 +75,40 @@ def serve(
     if port is not None:
         config = msgspec.structs.replace(config, port=port)
     try:
-        taken = listen(config.host, config.port)
+        sockets = listen(config.host, config.port, workers=workers)
     except (OSError, UnicodeError) as error:
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
+    started = partial(_say_it_is_up, config, sockets[0])
+    if workers == 1:
+        _serve(config, sockets[0], access_log, started, None)
+        status = 0
+    else:
+        status = Workers(
+            sockets,
+            serve=lambda worker: _serve(
+                config, worker.taken, access_log, worker.say_ready, worker.lifeline
+            ),
+            started=started,
+        ).run()
+    if status:
+        sys.exit(status)
+    logger.info("Server stopped")
+
+
+def _serve(
+    config: Config,
+    taken: socket.socket,
+    access_log: bool,
+    started: Callable[[], None],
+    lifeline: int | None,
+) -> None:
     try:
-        run(config, taken, access_log=access_log, started=partial(_say_it_is_up, config, taken))
+        run(config, taken, access_log=access_log, started=started, lifeline=lifeline)
     except EbusError as error:
         fail(f"Failed to start: {error}")
     finally:
         taken.close()
-    logger.info("Server stopped")
 
 
 def fail(message: str) -> NoReturn:

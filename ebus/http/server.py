@@ -25,12 +25,21 @@ logger = logging.getLogger("ebus.http")
 BACKLOG = 2_048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take a port; who connects waits for the start.
+def listen(host: str, port: int, *, workers: int = 1) -> list[socket.socket]:
+    """Take a port, once for each worker; who connects waits for the start.
 
-    Without a host: every interface, IPv4 and IPv6.
-    Raises OSError when the port is taken or the host is not one of this machine.
+    Without a host: every interface, IPv4 and IPv6. The kernel spreads connections over the
+    workers. Raises OSError when the port is taken or the host is not one of this machine.
     """
+    first = _listen(host, port, shared=False)
+    if workers == 1:
+        return [first]
+    port = first.getsockname()[1]  # nobody else has it, which a shared socket does not tell
+    first.close()
+    return [_listen(host, port, shared=True) for _ in range(workers)]
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
         family, address = socket.AF_INET6, "::"
     else:
@@ -41,6 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
     taken = socket.socket(family, socket.SOCK_STREAM)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(host)))
         taken.bind((address, port))
@@ -53,9 +64,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    config: Config, taken: socket.socket, *, access_log: bool, started: Callable[[], None]
+    config: Config,
+    taken: socket.socket,
+    *,
+    access_log: bool,
+    started: Callable[[], None],
+    lifeline: int | None = None,
 ) -> None:
     """Serve until a signal says stop; `started` is called once connections are accepted.
+
+    `lifeline` is a worker's: a descriptor that can be read once there is nobody any more who
+    would tell it to stop.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
     `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
@@ -63,11 +82,15 @@ def run(
     Raises `EbusError` when the engine or a tenant cannot be opened.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(config, taken, access_log, started))
+        runner.run(_run(config, taken, access_log, started, lifeline))
 
 
 async def _run(
-    config: Config, taken: socket.socket, access_log: bool, started: Callable[[], None]
+    config: Config,
+    taken: socket.socket,
+    access_log: bool,
+    started: Callable[[], None],
+    lifeline: int | None,
 ) -> None:
     _allow_many_files()
     tenancy = Tenancy(config)
@@ -87,6 +110,7 @@ async def _run(
             timeout_graceful_shutdown=config.shutdown_timeout_s,
         ),
         started,
+        lifeline,
     )
     with server.capture_signals():
         await tenancy.start()
@@ -106,9 +130,12 @@ def _allow_many_files() -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, told apart by what a signal does and by saying when it is up."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, started: Callable[[], None], lifeline: int | None
+    ) -> None:
         super().__init__(config)
         self._call_started = started
+        self._lifeline = lifeline
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -117,13 +144,22 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop, number)
+        if self._lifeline is None:
+            loop.add_signal_handler(signal.SIGINT, self._stop, signal.SIGINT)
+        else:  # the first process passes SIGINT on as SIGTERM, while it lives
+            loop.add_reader(self._lifeline, self._stop_alone)
+        loop.add_signal_handler(signal.SIGTERM, self._stop, signal.SIGTERM)
         yield
+
+    def _stop_alone(self) -> None:
+        assert self._lifeline is not None
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        self._stop(signal.SIGTERM)
 
     def _stop(self, number: int) -> None:
         if self.started and not self.should_exit:
-            logger.info("Shutting down server...")
+            if self._lifeline is None:
+                logger.info("Shutting down server...")
             self.should_exit = True
         else:
             os._exit(128 + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from ebus.core.errors import (
 
 MIN_SQLITE_VERSION = (3, 51, 3)
 """Older ones can lose commits when a WAL is reset: sqlite.org/wal.html, "The WAL-reset bug"."""
+
+MIN_BUSY_SLEEP_S = 0.000_05
+MAX_BUSY_SLEEP_S = 0.002
 
 PAGE_BYTES = 4_096
 """The size of a page of every file that ebus makes: SQLite's default."""
@@ -70,7 +74,26 @@ def connect_for_checkpoints(path: Path) -> apsw.Connection:
 
 def wait_for_other_processes(connection: apsw.Connection, busy_timeout_ms: int) -> None:
     """Several processes may share a file; without this a lock of another fails at once."""
-    connection.set_busy_timeout(busy_timeout_ms)
+    connection.set_busy_handler(_Patience(busy_timeout_ms / 1_000) if busy_timeout_ms else None)
+
+
+class _Patience:
+    """A busy handler that looks again soon.
+
+    SQLite's own sleeps for 1, 2, 5, 10 ms and more: far longer than a commit takes, so that
+    processes which take turns would mostly sleep.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._until_s = 0.0
+
+    def __call__(self, attempts: int) -> bool:
+        now_s = time.monotonic()
+        if attempts == 0:
+            self._until_s = now_s + self._timeout_s
+        time.sleep(min(MAX_BUSY_SLEEP_S, MIN_BUSY_SLEEP_S * (1 + attempts / 16)))
+        return now_s < self._until_s
 
 
 def distrust_the_schema(connection: apsw.Connection) -> None:

@@ -1,0 +1,150 @@
+"""Several processes on one port and one data directory, kept alive by the one that starts them.
+
+The first process serves nobody. It passes a request to stop on to the workers, replaces a
+worker that dies, and when it dies itself the workers see that and stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+logger = logging.getLogger("ebus.http")
+
+_READY = signal.SIGUSR1
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (_READY, signal.SIGCHLD, *_STOPS)
+
+MAX_WORKERS = 64
+
+SHORT_LIFE_S = 5.0
+RESTART_PAUSE_S = 1.0
+"""A worker that did not live long is replaced only after a pause."""
+
+
+class Worker:
+    """What a worker process is given: where it serves, and how it hears from the first one."""
+
+    def __init__(self, taken: socket.socket, lifeline: int) -> None:
+        self.taken = taken
+        self.lifeline = lifeline
+        """A descriptor that can be read when the first process has ended."""
+
+    def say_ready(self) -> None:
+        os.kill(os.getppid(), _READY)
+
+
+class Workers:
+    """One worker for each of the sockets.
+
+    `serve` runs in a worker until SIGTERM. They start one after the other: the first may have
+    files to take over, for which the others would have to wait. `started` is called when all
+    of them serve.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        serve: Callable[[Worker], None],
+        started: Callable[[], None],
+    ) -> None:
+        self._sockets = sockets
+        self._serve = serve
+        self._started = started
+        self._lifeline, self._own_end = os.pipe()
+        self._places: dict[int, int] = {}
+        """Process → which of the sockets is its own."""
+        self._began_s: dict[int, float] = {}
+        self._waiting = list(range(1, len(sockets)))
+        self._up = False
+        self._stopping: signal.Signals | None = None
+
+    def run(self) -> int:
+        """Return the exit status, once a signal has ended it or a worker could not start."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        status = 0
+        self._start(0)
+        while self._places:
+            number = signal.sigwait(_SIGNALS)
+            if number == _READY:
+                self._start_next()
+            elif number == signal.SIGCHLD:
+                status = max(status, self._reap())
+            else:
+                self._stop(signal.Signals(number))
+        return status
+
+    def _start(self, place: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = os.fork()
+        if process == 0:
+            self._become_worker(place)
+        self._places[process] = place
+        self._began_s[process] = time.monotonic()
+
+    def _become_worker(self, place: int) -> None:
+        status = 1
+        try:
+            os.close(self._own_end)
+            # Ctrl-C reaches every process of a terminal; the first one passes it on, once.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._serve(Worker(self._sockets[place], self._lifeline))
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except BaseException:  # there is nobody above who could say what went wrong
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _start_next(self) -> None:
+        if self._stopping or self._up:
+            return  # a replacement is ready
+        if self._waiting:
+            self._start(self._waiting.pop(0))
+        else:
+            self._up = True
+            self._started()
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping is None:
+            logger.info("Shutting down server...")
+        self._stopping = number
+        for process in self._places:
+            os.kill(process, signal.SIGTERM)
+
+    def _reap(self) -> int:
+        """Look after the workers that have ended. Returns the worst of their exit statuses."""
+        worst = 0
+        while self._places:
+            process, how = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                break
+            place = self._places.pop(process, None)
+            if place is None:
+                continue
+            code = os.waitstatus_to_exitcode(how)
+            if self._stopping is not None:
+                worst = max(worst, code if code >= 0 else 128 - code)
+            elif not self._up:
+                worst = max(worst, code, 1)  # it has said why
+                self._stopping = signal.SIGTERM
+                for other in self._places:
+                    os.kill(other, signal.SIGTERM)
+            else:
+                end = f"status {code}" if code >= 0 else signal.Signals(-code).name
+                logger.error("worker %d (process %d) ended with %s", place + 1, process, end)
+                if time.monotonic() - self._began_s.pop(process) < SHORT_LIFE_S:
+                    time.sleep(RESTART_PAUSE_S)
+                self._start(place)
+        return worst
