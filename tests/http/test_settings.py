@@ -1,9 +1,7 @@
-"""What can be set from outside: rate, compression, time limits, bounds."""
+"""What can be set from outside: rate, time limits, bounds."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import socket
 import time
@@ -14,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ebus.http.compression import accepts_gzip
 from tests.http.conftest import write_config
 from tests.live_server import LiveServer, serving
 
@@ -63,72 +60,6 @@ def test_a_wrong_key_does_not_use_up_anybodys_rate(tmp_path: Path) -> None:
 def test_without_a_rate_there_is_no_limit(tmp_path: Path) -> None:
     with server_with(tmp_path, {}) as server, client_of(server) as alice:
         assert {alice.get("/position").status_code for _ in range(300)} == {200}
-
-
-# Compression
-
-
-@pytest.fixture(scope="module")
-def gzip_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with server_with(tmp_path_factory.mktemp("gzip"), {"ENABLE_GZIP": "true"}) as server:
-        with client_of(server) as alice:
-            alice.post("/events/batch", json=[EVENT] * 100)
-        yield server
-
-
-def get(server: LiveServer, path: str, accepted: str) -> httpx.Response:
-    """The answer as it is on the wire: httpx would unpack it."""
-    headers = {"X-API-Key": KEYS["alice"], "Accept-Encoding": accepted}
-    with httpx.stream("GET", server.url + path, headers=headers) as answer:
-        answer.extensions["raw"] = b"".join(answer.iter_raw())
-        return answer
-
-
-@pytest.mark.parametrize("path", ["/events?from=1", "/events/stream?from=1"])
-def test_large_answers_are_compressed_for_those_who_ask(gzip_server: LiveServer, path: str) -> None:
-    answer = get(gzip_server, path, "gzip, deflate")
-    assert answer.headers["content-encoding"] == "gzip"
-    assert answer.headers["vary"].lower() == "accept-encoding"
-    raw = answer.extensions["raw"]
-    assert len(json.loads(gzip.decompress(raw))) == 100
-    assert len(raw) < 2_000
-
-
-@pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0", "gzip; q=0.000", "x-gzip"])
-def test_nobody_gets_gzip_who_does_not_accept_it(gzip_server: LiveServer, accepted: str) -> None:
-    answer = get(gzip_server, "/events?from=1", accepted)
-    assert "content-encoding" not in answer.headers
-    assert answer.headers["vary"].lower() == "accept-encoding"
-    assert len(json.loads(answer.extensions["raw"])) == 100
-
-
-@pytest.mark.parametrize("path", ["/position", "/metrics", "/nope", "/events?from=1&to=2"])
-def test_small_answers_are_not_compressed(gzip_server: LiveServer, path: str) -> None:
-    assert "content-encoding" not in get(gzip_server, path, "gzip").headers
-
-
-def test_compression_is_off_unless_it_is_asked_for(tmp_path: Path) -> None:
-    with server_with(tmp_path, {}) as server, client_of(server) as alice:
-        alice.post("/events/batch", json=[EVENT] * 100)
-        answer = get(server, "/events?from=1", "gzip")
-        assert "content-encoding" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("accepted", "answer"),
-    [
-        (b"gzip", True),
-        (b"GZIP", True),
-        (b"br;q=1.0, gzip;q=0.5", True),
-        (b"gzip ; q=1", True),
-        (b"gzip;q=0", False),
-        (b"gzip;q=x", False),
-        (b"*", False),
-        (b"", False),
-    ],
-)
-def test_the_weight_of_gzip_is_read(accepted: bytes, answer: bool) -> None:
-    assert accepts_gzip([(b"accept-encoding", accepted)]) is answer
 
 
 # Time limits
