@@ -16,7 +16,9 @@ import msgspec
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
 from ebus.core.errors import EbusError
+from ebus.http.rate import Rates
 from ebus.http.server import listen, run
+from ebus.http.tenancy import rates_of
 from ebus.http.workers import MAX_WORKERS, Workers
 
 logger = logging.getLogger("ebus")
@@ -80,14 +82,15 @@ def serve(
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
     started = partial(_say_it_is_up, config, sockets[0])
+    serve_on = partial(_serve, config, access_log=access_log, rates=rates_of(config))
+    status = 0
     if workers == 1:
-        _serve(config, sockets[0], access_log, started, None)
-        status = 0
+        serve_on(sockets[0], started=started)
     else:
         status = Workers(
             sockets,
-            serve=lambda worker: _serve(
-                config, worker.taken, access_log, worker.say_ready, worker.lifeline
+            serve=lambda worker: serve_on(
+                worker.taken, started=worker.say_ready, lifeline=worker.lifeline
             ),
             started=started,
         ).run()
@@ -99,12 +102,21 @@ def serve(
 def _serve(
     config: Config,
     taken: socket.socket,
+    *,
     access_log: bool,
+    rates: Rates | None,
     started: Callable[[], None],
-    lifeline: int | None,
+    lifeline: int | None = None,
 ) -> None:
     try:
-        run(config, taken, access_log=access_log, started=started, lifeline=lifeline)
+        run(
+            config,
+            taken,
+            access_log=access_log,
+            rates=rates,
+            started=started,
+            lifeline=lifeline,
+        )
     except EbusError as error:
         fail(f"Failed to start: {error}")
     finally:

@@ -8,21 +8,32 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
 import uvicorn
 import uvloop
 
 from ebus.config import Config
 from ebus.http.app import create_app
 from ebus.http.protocol import Settings
+from ebus.http.rate import Rates
 from ebus.http.routes.events import event_routes
 from ebus.http.tenancy import Tenancy
 
 logger = logging.getLogger("ebus.http")
 
 BACKLOG = 2_048
+
+SWITCH_INTERVAL_S = 0.000_5
+
+FILES_PER_TENANT = 6
+"""The database and its WAL, over two or three connections, and the WAL's index."""
+
+OTHER_FILES = 512
+"""Connections of clients, and what the process itself has open."""
 
 
 def listen(host: str, port: int, *, workers: int = 1) -> list[socket.socket]:
@@ -69,31 +80,36 @@ def run(
     *,
     access_log: bool,
     started: Callable[[], None],
+    rates: Rates | None = None,
     lifeline: int | None = None,
 ) -> None:
     """Serve until a signal says stop; `started` is called once connections are accepted.
 
     `lifeline` is a worker's: a descriptor that can be read once there is nobody any more who
-    would tell it to stop.
+    would tell it to stop. `rates` are those that all workers share.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
     `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
     once, and so does one before the start is complete: what was acknowledged is on disk.
     Raises `EbusError` when the engine or a tenant cannot be opened.
     """
+    # Threads that commit ask for the interpreter while the loop holds it, and the other way
+    # round; how long they wait is Python's switch interval, of 5 ms unless told otherwise.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    config = fit_open_files(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(config, taken, access_log, started, lifeline))
+        tenancy = Tenancy(config, rates)
+        runner.run(_run(config, tenancy, taken, access_log, started, lifeline))
 
 
 async def _run(
     config: Config,
+    tenancy: Tenancy,
     taken: socket.socket,
     access_log: bool,
     started: Callable[[], None],
     lifeline: int | None,
 ) -> None:
-    _allow_many_files()
-    tenancy = Tenancy(config)
     server = _Server(
         Settings(
             config,
@@ -120,11 +136,28 @@ async def _run(
             await tenancy.stop()
 
 
-def _allow_many_files() -> None:
-    """Every open tenant takes several files and every connection one: ask for all there are."""
+def fit_open_files(config: Config) -> Config:
+    """Ask for all the files that this process may open, and open no more tenants than fit.
+
+    Every open tenant takes several files, and every connection one.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(config.limits.max_open_tenants, len(config.tenants))
+    room = max(1, (allowed - OTHER_FILES) // FILES_PER_TENANT)
+    if allowed == resource.RLIM_INFINITY or room >= wanted:
+        return config
+    logger.warning(
+        "this process may open %d files, which is enough for %d open tenants and not for %d; "
+        "raise the limit (ulimit -n, LimitNOFILE=)",
+        allowed,
+        room,
+        wanted,
+    )
+    limits = msgspec.structs.replace(config.limits, max_open_tenants=room)
+    return msgspec.structs.replace(config, limits=limits)
 
 
 class _Server(uvicorn.Server):

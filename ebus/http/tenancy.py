@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from hashlib import sha256
 
-from aiolimiter import AsyncLimiter
+import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ from ebus.core.tenant import TenantName
 from ebus.http.answers import Answer, EventArray
 from ebus.http.endpoint import Call, Route
 from ebus.http.problems import Problem, problem_of
+from ebus.http.rate import Rates
 from ebus.http.wire import read_body
 
 logger = logging.getLogger("ebus.http")
@@ -50,10 +51,14 @@ def tenant_of(scope: Scope) -> Tenant:
 class Tenancy:
     """Every configured tenant, and the engine that keeps them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, rates: Rates | None = None) -> None:
         self._config = config
+        self._rates = rates or rates_of(config)
         self._engine: AsyncEngine | None = None
-        self._entries = {tenant.key_digest: _Entry(tenant, config) for tenant in config.tenants}
+        self._entries = {
+            tenant.key_digest: _Entry(tenant, number)
+            for number, tenant in enumerate(config.tenants)
+        }
 
     async def start(self) -> None:
         """Make the engine and look at every tenant, so that what is wrong shows at start.
@@ -94,8 +99,8 @@ class Tenancy:
         entry = self._entries.get(sha256(_api_key(headers)).digest())
         if entry is None:
             raise _unauthorized("Invalid API key")
-        if entry.limiter is not None:
-            await entry.take_turn()
+        if self._rates is not None and not self._rates.take(entry.number):
+            raise _too_many(self._rates.rate)
         engine = self._open_engine()
         tenant = entry.config
         store = engine.borrow_open(tenant.name)
@@ -120,32 +125,18 @@ def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
         raise StoreRefused("\n".join(findings.refusals))
 
 
-class _Entry:
-    """One configured tenant, and how many requests it may make."""
+class _Entry(msgspec.Struct, frozen=True):
+    """One configured tenant, and which of the rates is its own."""
 
-    def __init__(self, tenant: TenantConfig, config: Config) -> None:
-        self.config = tenant
-        self._rate = config.rate_limit
-        # A bucket of `burst` requests that empties at `rate` requests a second.
-        self.limiter = (
-            AsyncLimiter(config.rate_burst or 1, (config.rate_burst or 1) / config.rate_limit)
-            if config.rate_limit
-            else None
-        )
+    config: TenantConfig
+    number: int
 
-    async def take_turn(self) -> None:
-        """Count one request. Raises `Problem` 429 when there were too many."""
-        assert self.limiter is not None
-        if not self.limiter.has_capacity():
-            assert self._rate is not None
-            retry_after_s = math.ceil(1 / self._rate)
-            raise Problem(
-                429,
-                "rate_limited",
-                f"This tenant may make {self._rate:g} requests a second; slow down",
-                {"Retry-After": str(retry_after_s)},
-            )
-        await self.limiter.acquire()  # there is room, so it does not wait
+
+def rates_of(config: Config) -> Rates | None:
+    """The rate limits of a server; None without one. To be made before workers are."""
+    if config.rate_limit is None:
+        return None
+    return Rates(len(config.tenants), rate=config.rate_limit, burst=config.rate_burst or 1)
 
 
 class Door:
@@ -245,6 +236,15 @@ def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     if len(keys) > 1:
         raise _unauthorized("Invalid API key")
     return keys[0].strip()
+
+
+def _too_many(rate: float) -> Problem:
+    return Problem(
+        429,
+        "rate_limited",
+        f"This tenant may make {rate:g} requests a second; slow down",
+        {"Retry-After": str(math.ceil(1 / rate))},
+    )
 
 
 def _unauthorized(detail: str) -> Problem:
