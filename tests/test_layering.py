@@ -32,7 +32,7 @@ OF_OTHERS = {
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
     "ebus/config": {"msgspec", "yaml"},
-    "ebus/http": {"msgspec", "litestar", "aiolimiter", "httptools", "uvicorn", "uvloop"}
+    "ebus/http": {"msgspec", "litestar", "httptools", "uvicorn", "uvloop"}
     | {"compression", "backports"},  # zstd: the standard library's from Python 3.14 on
     "ebus/cli": {"msgspec", "click"},
     "ebus/testing": {"msgspec", "pytest", "hypothesis"},

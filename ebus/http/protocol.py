@@ -53,7 +53,9 @@ class Settings(uvicorn.Config):
         """These headers as lines. uvicorn makes a new list of them every second."""
         if headers is not self._default_headers:
             self._default_headers = headers
-            self._default_fields = b"".join(b"%b: %b\r\n" % header for header in headers)
+            varies = [(b"vary", b"accept-encoding")] if self.compresses else []
+            lines = [b"%b: %b\r\n" % header for header in (*headers, *varies)]
+            self._default_fields = b"".join(lines)
         return self._default_fields
 
 
