@@ -26,11 +26,13 @@ from ebus.core.store import (
     Appended,
     QuickReads,
     SaveCheckpoint,
+    SupportsQuickCommit,
     SupportsQuickReads,
     SupportsWireRead,
     TenantStore,
     WirePage,
     Write,
+    Written,
 )
 from ebus.core.tenant import TenantName
 
@@ -42,8 +44,11 @@ QUICK_READ_EVENTS = 256
 QUICK_READ_BYTES = 64 * 1024
 """A read of at most so much is tried on the event loop itself, where the store is quick."""
 
-SLOW_READ_S = 0.01
-SLOW_READ_REST_S = 10.0
+QUICK_COMMIT_EVENTS = 64
+"""And a commit of at most so many events, where it needs no sync."""
+
+SLOW_S = 0.01
+REST_S = 10.0
 
 _Read = Callable[[], object]
 
@@ -71,6 +76,7 @@ class AsyncTenantStore:
                 max_group_weight=limits.max_group_events,
                 max_group_bytes=limits.max_group_bytes,
             ),
+            run_now=self._commit_quickly if isinstance(store, SupportsQuickCommit) else None,
         )
         self._reads: Lane[_Read] = Lane(
             partial(_read_group, max_bytes=limits.max_page_bytes),
@@ -86,7 +92,7 @@ class AsyncTenantStore:
         self._read_wire = wire_reader(store)
         self._quick_reads: QuickReads | None = None
         self._quick_reads_asked = not isinstance(store, SupportsQuickReads)
-        self._quick_reads_rest_until_s = 0.0
+        self._rests_until_s = 0.0
 
     @property
     def limits(self) -> Limits:
@@ -166,16 +172,30 @@ class AsyncTenantStore:
                 self._reads.put(self._open_quick_reads)
             return None
         begun_s = time.monotonic()
-        if begun_s < self._quick_reads_rest_until_s or self._reads.closing:
+        if begun_s < self._rests_until_s or self._reads.closing:
             return None
         try:
             return read(quick)
         except (StoreBusy, StoreClosed):
             return None
         finally:
-            now_s = time.monotonic()
-            if now_s - begun_s > SLOW_READ_S:
-                self._quick_reads_rest_until_s = now_s + SLOW_READ_REST_S
+            self._rest_if_slow(begun_s)
+
+    def _commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
+        """A small commit, here and now, on the same terms as a small read."""
+        assert isinstance(self._store, SupportsQuickCommit)
+        begun_s = time.monotonic()
+        if begun_s < self._rests_until_s or _events_in(writes) > QUICK_COMMIT_EVENTS:
+            return None
+        try:
+            return self._store.commit_quickly(writes)
+        finally:
+            self._rest_if_slow(begun_s)
+
+    def _rest_if_slow(self, begun_s: float) -> None:
+        now_s = time.monotonic()
+        if now_s - begun_s > SLOW_S:
+            self._rests_until_s = now_s + REST_S
 
     def _open_quick_reads(self) -> None:
         """In a thread: opening touches the disk."""
@@ -191,6 +211,10 @@ class AsyncTenantStore:
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
+
+
+def _events_in(writes: Sequence[Write]) -> int:
+    return sum(len(write.events) if isinstance(write, Append) else 1 for write in writes)
 
 
 def _head(quick: QuickReads) -> int:

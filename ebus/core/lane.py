@@ -44,6 +44,9 @@ class Lane(Generic[Work]):
     may return fewer: the rest then goes first into a later group. A group is what has come
     since the last one was handed over, as far as the bounds allow: while threads are busy jobs
     gather, and the jobs of one turn of the event loop go together.
+
+    `run_now` is tried first, on the loop itself: like `run`, or None, with nothing done, when
+    it would have to wait.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Lane(Generic[Work]):
         *,
         places: int,
         bounds: LaneBounds,
+        run_now: Callable[[Sequence[Work]], Sequence[object] | None] | None = None,
     ) -> None:
         self._run = run
+        self._run_now = run_now
         self._threads = threads
         self._places = places
         self._bounds = bounds
@@ -118,8 +123,20 @@ class Lane(Generic[Work]):
     def _start(self) -> None:
         self._start_is_due = False
         while self._jobs and self._running < self._places:
-            self._running += 1
-            self._threads.submit(self._run_group, self._take_group())
+            group = self._take_group()
+            results = self._try_now(group) if self._run_now is not None else None
+            if results is not None:
+                self._answer(group, results)
+            else:
+                self._running += 1
+                self._threads.submit(self._run_group, group)
+
+    def _try_now(self, group: list[_Job[Work]]) -> Sequence[object] | None:
+        assert self._run_now is not None
+        try:
+            return self._run_now([job.work for job in group])
+        except Exception as failure:
+            return [failure] * len(group)
 
     def _take_group(self) -> list[_Job[Work]]:
         group: list[_Job[Work]] = []
@@ -154,6 +171,9 @@ class Lane(Generic[Work]):
             self._bytes += job.size_bytes
         if self._jobs:
             self._start()  # first, so that a thread works while the answers go out
+        self._answer(group, results)
+
+    def _answer(self, group: list[_Job[Work]], results: Sequence[object]) -> None:
         for job, result in zip(group, results, strict=False):
             answer = job.answer
             if answer.done():

@@ -224,6 +224,15 @@ class SupportsQuickReads(Protocol):
 
 
 @runtime_checkable
+class SupportsQuickCommit(Protocol):
+    """The power to commit so quickly that handing it to a thread costs more."""
+
+    def commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
+        """Like `TenantStore.commit`; None, with nothing done, where it would wait or sync."""
+        ...
+
+
+@runtime_checkable
 class SupportsTrim(Protocol):
     """The power to forget the oldest events."""
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,12 @@ def edit(path: Path, sql: str) -> None:
         ("fullfsync", 1),
         ("trusted_schema", 0),
         ("journal_size_limit", 64 * 1024 * 1024),
-        ("busy_timeout", 5_000),
+        ("wal_autocheckpoint", 0),
         ("query_only", 0),
     ],
 )
 def test_the_writing_connection_is_set_up(directory: Path, pragma: str, value: object) -> None:
-    connection = connect(stored(directory), durability="full", busy_timeout_ms=5_000)
+    connection = connect(stored(directory), durability="full", patience=Patience(5_000))
     assert connection.pragma(pragma) == value
 
 
@@ -83,7 +84,7 @@ def test_the_writing_connection_is_set_up(directory: Path, pragma: str, value: o
     [
         ("journal_mode", "wal"),
         ("trusted_schema", 0),
-        ("busy_timeout", 5_000),
+        ("wal_autocheckpoint", 0),
         ("query_only", 1),
     ],
 )
@@ -92,8 +93,24 @@ def test_every_reading_connection_is_set_up(directory: Path, pragma: str, value:
     assert connection.pragma(pragma) == value
 
 
+@pytest.mark.parametrize("milliseconds", [0, 50])
+def test_a_connection_waits_for_others_as_long_as_it_is_told(
+    directory: Path, milliseconds: int
+) -> None:
+    path = stored(directory)
+    holder = connect(path, durability="normal", patience=Patience(5_000))
+    holder.execute("BEGIN IMMEDIATE")
+    waiting = connect(path, durability="normal", patience=Patience(milliseconds))
+    begun = time.monotonic()
+    with pytest.raises(apsw.BusyError):
+        waiting.execute("BEGIN IMMEDIATE")
+    assert time.monotonic() - begun >= milliseconds / 1_000
+    holder.execute("ROLLBACK")
+    waiting.execute("BEGIN IMMEDIATE")
+
+
 def test_durability_normal_syncs_at_checkpoints_only(directory: Path) -> None:
-    connection = connect(stored(directory), durability="normal", busy_timeout_ms=5_000)
+    connection = connect(stored(directory), durability="normal", patience=Patience(5_000))
     assert (connection.pragma("synchronous"), connection.pragma("fullfsync")) == (1, 0)
 
 

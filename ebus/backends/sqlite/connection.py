@@ -44,11 +44,11 @@ def check_sqlite_version(version: str = apsw.sqlite_lib_version()) -> None:
         )
 
 
-def connect(path: Path, *, durability: Durability, busy_timeout_ms: int) -> apsw.Connection:
+def connect(path: Path, *, durability: Durability, patience: Patience) -> apsw.Connection:
     """A connection to a database that exists, set up for reading and writing."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        wait_for_other_processes(connection, busy_timeout_ms)
+        wait_for_other_processes(connection, patience)
         distrust_the_schema(connection)
         write_ahead(connection)
         leave_checkpoints_to_others(connection)
@@ -62,38 +62,43 @@ def connect(path: Path, *, durability: Durability, busy_timeout_ms: int) -> apsw
 
 def connect_for_reading(path: Path, *, busy_timeout_ms: int) -> apsw.Connection:
     """A connection to a database that exists, which refuses to write."""
-    connection = connect(path, durability="normal", busy_timeout_ms=busy_timeout_ms)
+    connection = connect(path, durability="normal", patience=Patience(busy_timeout_ms))
     refuse_to_write(connection)
     return connection
 
 
 def connect_for_checkpoints(path: Path) -> apsw.Connection:
     """A connection that writes a WAL back. While it waits for others, writers wait for it."""
-    return connect(path, durability="normal", busy_timeout_ms=CHECKPOINT_BUSY_TIMEOUT_MS)
+    patience = Patience(CHECKPOINT_BUSY_TIMEOUT_MS)
+    return connect(path, durability="normal", patience=patience)
 
 
-def wait_for_other_processes(connection: apsw.Connection, busy_timeout_ms: int) -> None:
-    """Several processes may share a file; without this a lock of another fails at once."""
-    connection.set_busy_handler(_Patience(busy_timeout_ms / 1_000) if busy_timeout_ms else None)
+class Patience:
+    """A busy handler: how long a connection waits for the locks of other processes.
 
-
-class _Patience:
-    """A busy handler that looks again soon.
-
-    SQLite's own sleeps for 1, 2, 5, 10 ms and more: far longer than a commit takes, so that
-    processes which take turns would mostly sleep.
+    It looks again soon. SQLite's own sleeps for 1, 2, 5, 10 ms and more, far longer than a
+    commit takes, so that processes which take turns would mostly sleep.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_s = timeout_ms / 1_000
         self._until_s = 0.0
+        self.exhausted = False
+        """Set to wait for nobody."""
 
     def __call__(self, attempts: int) -> bool:
         now_s = time.monotonic()
         if attempts == 0:
             self._until_s = now_s + self._timeout_s
+        if self.exhausted or now_s >= self._until_s:
+            return False
         time.sleep(min(MAX_BUSY_SLEEP_S, MIN_BUSY_SLEEP_S * (1 + attempts / 16)))
-        return now_s < self._until_s
+        return True
+
+
+def wait_for_other_processes(connection: apsw.Connection, patience: Patience) -> None:
+    """Several processes may share a file; without this a lock of another fails at once."""
+    connection.set_busy_handler(patience)
 
 
 def distrust_the_schema(connection: apsw.Connection) -> None:

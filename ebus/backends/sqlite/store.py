@@ -19,6 +19,7 @@ import msgspec
 from ebus.backends.sqlite.blocks import Block, build_blocks
 from ebus.backends.sqlite.connection import (
     PAGE_BYTES,
+    Patience,
     connect,
     connect_for_checkpoints,
     driver_errors,
@@ -43,6 +44,7 @@ from ebus.core.store import (
     Page,
     QuickReads,
     SaveCheckpoint,
+    SupportsQuickCommit,
     SupportsQuickReads,
     SupportsTrim,
     SupportsWireRead,
@@ -68,7 +70,9 @@ T = TypeVar("T")
 _decode_events = msgspec.json.Decoder(list[Event]).decode
 
 
-class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTrim):
+class SqliteStore(
+    TenantStore, SupportsWireRead, SupportsQuickReads, SupportsQuickCommit, SupportsTrim
+):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
     Several processes may have the file open. Idle connections for reading are kept, at most
@@ -88,6 +92,8 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTri
         self._path = path
         self._limits = limits
         self._closed = False
+        self._durability = durability
+        self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
         self._checkpoint_threads = checkpoints
         self._checkpoint_lock = threading.Lock()
@@ -100,9 +106,7 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTri
         self._readers_changed = threading.Condition()
         self._write_lock = threading.Lock()
         with driver_errors(path):
-            self._writer = connect(
-                path, durability=durability, busy_timeout_ms=limits.busy_timeout_ms
-            )
+            self._writer = connect(path, durability=durability, patience=self._patience)
             try:
                 # What is damaged, or newer by what its WAL says, shows now, not at first use.
                 if identify(self._writer, path) is not FileKind.OURS:
@@ -123,9 +127,20 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTri
         return self._closed
 
     def commit(self, writes: Sequence[Write]) -> list[Written]:
+        return self._commit(writes, waits=True)
+
+    def commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
+        if self._durability == "full" or self._wal_pages == 0:
+            return None  # the first commit into a WAL syncs its header
+        try:
+            return self._commit(writes, waits=False)
+        except StoreBusy:
+            return None
+
+    def _commit(self, writes: Sequence[Write], *, waits: bool) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
         results: list[Written] = [refusal_of(write, self._limits) for write in writes]
-        with self._writing() as connection:
+        with self._writing(waits=waits) as connection:
             head: int = connection.execute(HEAD).get
             first_position = head + 1
             encoded: list[bytes] = []
@@ -244,16 +259,22 @@ class SqliteStore(TenantStore, SupportsWireRead, SupportsQuickReads, SupportsTri
             return connection.changes() > 0
 
     @contextmanager
-    def _writing(self) -> Iterator[apsw.Connection]:
+    def _writing(self, *, waits: bool = True) -> Iterator[apsw.Connection]:
         """The connection that writes, within a transaction."""
-        with self._write_lock, driver_errors(self._path):
-            self._refuse_if_closed()
-            self.check_in_place()
-            with transaction(self._writer):
-                yield self._writer
-            if self._wal_pages >= self._checkpoint_at_pages and not self._checkpoint_is_due:
-                self._checkpoint_is_due = True
-                self._checkpoint_threads.submit(self._checkpoint)
+        if not self._write_lock.acquire(blocking=waits):
+            raise StoreBusy(f"{self._path} is being written to")
+        try:
+            with driver_errors(self._path):
+                self._refuse_if_closed()
+                self.check_in_place()
+                self._patience.exhausted = not waits
+                with transaction(self._writer):
+                    yield self._writer
+                if self._wal_pages >= self._checkpoint_at_pages and not self._checkpoint_is_due:
+                    self._checkpoint_is_due = True
+                    self._checkpoint_threads.submit(self._checkpoint)
+        finally:
+            self._write_lock.release()
 
     @property
     def _checkpoint_pages(self) -> int:
