@@ -18,7 +18,12 @@ import pytest
 
 from ebus import EbusError, NewEvent, open_engine
 from ebus.backends.sqlite import SqliteEngine, SqliteStore
-from ebus.backends.sqlite.connection import check_sqlite_version, connect, connect_for_reading
+from ebus.backends.sqlite.connection import (
+    Patience,
+    check_sqlite_version,
+    connect,
+    connect_for_reading,
+)
 from ebus.backends.sqlite.schema import APPLICATION_ID, VERSION
 from ebus.core.errors import (
     EngineError,

@@ -56,6 +56,7 @@ class Workshop:
         max_bytes: int = 1_000,
         max_group_weight: int = 100,
         max_group_bytes: int = 1_000,
+        run_now: Callable[[Sequence[str]], Sequence[object] | None] | None = None,
     ) -> None:
         self.groups: list[str] = []
         self.threads = ByHand()
@@ -70,6 +71,7 @@ class Workshop:
                 max_group_weight=max_group_weight,
                 max_group_bytes=max_group_bytes,
             ),
+            run_now=run_now,
         )
 
     def _note_and_run(self, works: Sequence[str]) -> Sequence[object]:
@@ -311,6 +313,73 @@ async def test_a_job_whose_answer_is_cancelled_is_done_once_all_the_same() -> No
     await workshop.threads.all_turns()
     assert workshop.groups == ["abc"]
     assert await third == "C"
+
+
+# What can be done at once
+
+
+def shouted(works: Sequence[str]) -> list[str]:
+    return [f"{work}!" for work in works]
+
+
+@on_a_loop
+async def test_what_can_be_done_at_once_needs_no_thread() -> None:
+    workshop = Workshop(run_now=shouted)
+    answers = workshop.put("ab")
+    await turn_of_the_loop()
+    assert not workshop.threads.waiting
+    assert await asyncio.gather(*answers) == ["a!", "b!"]
+
+
+@on_a_loop
+async def test_what_cannot_be_done_at_once_goes_to_a_thread() -> None:
+    workshop = Workshop(run_now=lambda works: None)
+    answers = workshop.put("ab")
+    await turn_of_the_loop()
+    await workshop.threads.all_turns()
+    assert await asyncio.gather(*answers) == ["A", "B"]
+
+
+@on_a_loop
+async def test_nothing_is_done_at_once_before_what_came_earlier() -> None:
+    done: list[str] = []
+
+    def now(works: Sequence[str]) -> Sequence[object] | None:
+        return None if "a" in works else (done.extend(works) or works)
+
+    workshop = Workshop(lambda works: done.extend(works) or works, run_now=now)
+    workshop.put("a")
+    await turn_of_the_loop()
+    workshop.put("b")
+    await turn_of_the_loop()
+    assert done == []
+    await workshop.threads.all_turns()
+    assert done == ["a", "b"]
+
+
+@on_a_loop
+async def test_what_fails_at_once_fails_for_the_group_and_for_nobody_else() -> None:
+    def now(works: Sequence[str]) -> Sequence[object]:
+        if "a" in works:
+            raise ValueError("no")
+        return works
+
+    workshop = Workshop(run_now=now)
+    [failing] = workshop.put("a")
+    await turn_of_the_loop()
+    [answer] = workshop.put("b")
+    with pytest.raises(ValueError, match="no"):
+        await failing
+    assert await answer == "b"
+
+
+@on_a_loop
+async def test_a_lane_whose_last_jobs_are_done_at_once_comes_to_its_end() -> None:
+    workshop = Workshop(run_now=shouted)
+    workshop.put("a")
+    workshop.lane.close()
+    async with asyncio.timeout(60):
+        await workshop.lane.drained()
 
 
 # The end
