@@ -21,6 +21,7 @@ from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
 from ebus.core.lane import Lane, LaneBounds
 
 Run = Callable[[Sequence[str]], Sequence[object]]
+RunNow = Callable[[Sequence[str]], Sequence[object] | None]
 
 
 class ByHand(Executor):
@@ -49,6 +50,7 @@ class Workshop:
     def __init__(
         self,
         run: Run | None = None,
+        run_now: RunNow | None = None,
         /,
         *,
         places: int = 1,
@@ -56,7 +58,6 @@ class Workshop:
         max_bytes: int = 1_000,
         max_group_weight: int = 100,
         max_group_bytes: int = 1_000,
-        run_now: Callable[[Sequence[str]], Sequence[object] | None] | None = None,
     ) -> None:
         self.groups: list[str] = []
         self.threads = ByHand()
@@ -324,7 +325,7 @@ def shouted(works: Sequence[str]) -> list[str]:
 
 @on_a_loop
 async def test_what_can_be_done_at_once_needs_no_thread() -> None:
-    workshop = Workshop(run_now=shouted)
+    workshop = Workshop(None, shouted)
     answers = workshop.put("ab")
     await turn_of_the_loop()
     assert not workshop.threads.waiting
@@ -333,7 +334,7 @@ async def test_what_can_be_done_at_once_needs_no_thread() -> None:
 
 @on_a_loop
 async def test_what_cannot_be_done_at_once_goes_to_a_thread() -> None:
-    workshop = Workshop(run_now=lambda works: None)
+    workshop = Workshop(None, lambda works: None)
     answers = workshop.put("ab")
     await turn_of_the_loop()
     await workshop.threads.all_turns()
@@ -344,10 +345,11 @@ async def test_what_cannot_be_done_at_once_goes_to_a_thread() -> None:
 async def test_nothing_is_done_at_once_before_what_came_earlier() -> None:
     done: list[str] = []
 
-    def now(works: Sequence[str]) -> Sequence[object] | None:
-        return None if "a" in works else (done.extend(works) or works)
+    def run(works: Sequence[str]) -> Sequence[object]:
+        done.extend(works)
+        return works
 
-    workshop = Workshop(lambda works: done.extend(works) or works, run_now=now)
+    workshop = Workshop(run, lambda works: None if "a" in works else run(works))
     workshop.put("a")
     await turn_of_the_loop()
     workshop.put("b")
@@ -364,7 +366,7 @@ async def test_what_fails_at_once_fails_for_the_group_and_for_nobody_else() -> N
             raise ValueError("no")
         return works
 
-    workshop = Workshop(run_now=now)
+    workshop = Workshop(None, now)
     [failing] = workshop.put("a")
     await turn_of_the_loop()
     [answer] = workshop.put("b")
@@ -375,7 +377,7 @@ async def test_what_fails_at_once_fails_for_the_group_and_for_nobody_else() -> N
 
 @on_a_loop
 async def test_a_lane_whose_last_jobs_are_done_at_once_comes_to_its_end() -> None:
-    workshop = Workshop(run_now=shouted)
+    workshop = Workshop(None, shouted)
     workshop.put("a")
     workshop.lane.close()
     async with asyncio.timeout(60):
