@@ -61,6 +61,11 @@ _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
     VALUES (?, ?, ?, ?, ?)
 """
+# Nothing, if anybody has written since the caller looked at the head.
+_INSERT_BLOCK_AFTER = f"""
+    INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
+    SELECT ?, ?, ?, ?, ? WHERE ({HEAD}) = ?
+"""
 _SAVE_CHECKPOINT = """
     INSERT INTO checkpoints (name, position) VALUES (?, ?)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position
@@ -68,6 +73,15 @@ _SAVE_CHECKPOINT = """
 T = TypeVar("T")
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
+
+
+class _Layout(msgspec.Struct):
+    """Writes as they are to be stored, and what to answer once they are."""
+
+    results: list[Written]
+    blocks: list[Block]
+    checkpoints: list[tuple[str, int]]
+    head: int
 
 
 class SqliteStore(
@@ -111,7 +125,7 @@ class SqliteStore(
                 # What is damaged, or newer by what its WAL says, shows now, not at first use.
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
-                self._writer.execute(HEAD).fetchall()
+                self._head: int = self._writer.execute(HEAD).get
                 self._writer.set_wal_hook(self._note_wal_pages)
                 self._identity = _identity(path)
             except BaseException:
@@ -139,50 +153,62 @@ class SqliteStore(
 
     def _commit(self, writes: Sequence[Write], *, waits: bool) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
-        results: list[Written] = [refusal_of(write, self._limits) for write in writes]
+        refusals = [refusal_of(write, self._limits) for write in writes]
         with self._writing(waits=waits) as connection:
-            head: int = connection.execute(HEAD).get
-            first_position = head + 1
-            encoded: list[bytes] = []
-            checkpoints: list[tuple[str, int]] = []
-            now = utc_now()
-            for at, write in enumerate(writes):
-                if results[at] is not None:
-                    continue
-                if isinstance(write, SaveCheckpoint):
-                    checkpoints.append((write.name, write.position))
-                    continue
-                first = head + 1
-                head += len(write.events)
-                if head > MAX_POSITION:
-                    raise StoreFull(f"{self._path} has no positions left")
-                encoded += map(encode_event, write.events, range(first, head + 1), repeat(now))
-                results[at] = Appended(first, head)
-            self._insert(connection, encoded, first_position)
-            if checkpoints:
-                connection.executemany(_SAVE_CHECKPOINT, checkpoints)
-        return results
+            layout = self._lay_out(writes, refusals, self._head)
+            if len(layout.blocks) == 1 and not layout.checkpoints:
+                # The common case in one statement, which takes the interpreter's lock back
+                # from busy threads once and not five times.
+                row = (*self._row(layout.blocks[0]), self._head)
+                connection.execute(_INSERT_BLOCK_AFTER, row)
+                if connection.changes():
+                    self._head = layout.head
+                    return layout.results
+            with transaction(connection):
+                head: int = connection.execute(HEAD).get
+                if head != self._head:  # another process has written
+                    self._head = head
+                    layout = self._lay_out(writes, refusals, head)
+                for block in layout.blocks:
+                    connection.execute(_INSERT_BLOCK, self._row(block))
+                if layout.checkpoints:
+                    connection.executemany(_SAVE_CHECKPOINT, layout.checkpoints)
+            self._head = layout.head
+        return layout.results
 
-    def _insert(
-        self, connection: apsw.Connection, encoded: list[bytes], first_position: int
-    ) -> None:
-        recorded_at_ns = time.time_ns()
-        for block in build_blocks(
+    def _lay_out(
+        self, writes: Sequence[Write], refusals: Sequence[EbusError | None], head: int
+    ) -> _Layout:
+        """How these writes are stored, if this is the last position so far."""
+        first_position = head + 1
+        results: list[Written] = []
+        encoded: list[bytes] = []
+        checkpoints: list[tuple[str, int]] = []
+        now = utc_now()
+        for write, refusal in zip(writes, refusals, strict=True):
+            if refusal is not None or isinstance(write, SaveCheckpoint):
+                results.append(refusal)
+                if refusal is None and isinstance(write, SaveCheckpoint):
+                    checkpoints.append((write.name, write.position))
+                continue
+            first = head + 1
+            head += len(write.events)
+            if head > MAX_POSITION:
+                raise StoreFull(f"{self._path} has no positions left")
+            encoded += map(encode_event, write.events, range(first, head + 1), repeat(now))
+            results.append(Appended(first, head))
+        blocks = build_blocks(
             encoded,
             first_position,
             max_events=self._limits.max_block_events,
             max_bytes=self._limits.max_block_bytes,
-        ):
-            connection.execute(
-                _INSERT_BLOCK,
-                (
-                    block.last_position,
-                    block.first_position,
-                    recorded_at_ns,
-                    block.starts,
-                    block.events,
-                ),
-            )
+        )
+        return _Layout(results, list(blocks), checkpoints, head)
+
+    @staticmethod
+    def _row(block: Block) -> tuple[int, int, int, bytes, bytes]:
+        last, first = block.last_position, block.first_position
+        return last, first, time.time_ns(), block.starts, block.events
 
     def read(
         self,
@@ -207,7 +233,7 @@ class SqliteStore(
             return reader.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
 
     def trim(self, through: int) -> None:
-        with self._writing() as connection:
+        with self._writing() as connection, transaction(connection):
             head = connection.execute(HEAD).get
             if not 0 <= through <= head:
                 raise InvalidRange(f"cannot trim through {through}: the head is {head}")
@@ -254,13 +280,13 @@ class SqliteStore(
             return quick
 
     def delete_checkpoint(self, name: str) -> bool:
-        with self._writing() as connection:
+        with self._writing() as connection, transaction(connection):
             connection.execute("DELETE FROM checkpoints WHERE name = ?", (encoded(name),))
             return connection.changes() > 0
 
     @contextmanager
     def _writing(self, *, waits: bool = True) -> Iterator[apsw.Connection]:
-        """The connection that writes, within a transaction."""
+        """The connection that writes, for this thread alone."""
         if not self._write_lock.acquire(blocking=waits):
             raise StoreBusy(f"{self._path} is being written to")
         try:
@@ -268,8 +294,7 @@ class SqliteStore(
                 self._refuse_if_closed()
                 self.check_in_place()
                 self._patience.exhausted = not waits
-                with transaction(self._writer):
-                    yield self._writer
+                yield self._writer
                 if self._wal_pages >= self._checkpoint_at_pages and not self._checkpoint_is_due:
                     self._checkpoint_is_due = True
                     self._checkpoint_threads.submit(self._checkpoint)
