@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ebus.backends.sqlite.blocks import Block
-from ebus.backends.sqlite.connection import connect_for_reading
+from ebus.backends.sqlite.connection import connect_for_reading, driver_errors
+from ebus.core.errors import StoreClosed
 from ebus.core.limits import Limits
-from ebus.core.store import ReadBounds, WirePage, check_range
+from ebus.core.store import QuickReads, ReadBounds, WirePage, check_range
+
+T = TypeVar("T")
 
 HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
 _COUNT = """
@@ -70,6 +76,45 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class SqliteQuickReads(QuickReads):
+    """Reads over a connection of its own, which waits for nobody."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self._path = path
+        self._reader = reader
+        self._lock = threading.Lock()  # so that nobody closes it while it reads
+        self._closed = False
+
+    def head(self) -> int:
+        return self._read(self._reader.head)
+
+    def checkpoint(self, name: str) -> int | None:
+        return self._read(partial(self._reader.checkpoint, name))
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> WirePage:
+        return self._read(
+            partial(self._reader.read_wire, start, stop, limit=limit, max_bytes=max_bytes)
+        )
+
+    def _read(self, read: Callable[[], T]) -> T:
+        with self._lock, driver_errors(self._path):
+            if self._closed:
+                raise StoreClosed(f"{self._path} is closed")
+            return read()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._reader.close()
 
 
 def encoded(name: str) -> str | None:

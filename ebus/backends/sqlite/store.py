@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
@@ -18,15 +16,14 @@ import msgspec
 
 from ebus.backends.sqlite.blocks import Block, build_blocks
 from ebus.backends.sqlite.connection import (
-    PAGE_BYTES,
     Patience,
     connect,
-    connect_for_checkpoints,
     driver_errors,
     transaction,
 )
-from ebus.backends.sqlite.reader import HEAD, READ_BLOCKS, Reader, encoded
+from ebus.backends.sqlite.reader import HEAD, READ_BLOCKS, Reader, SqliteQuickReads, encoded
 from ebus.backends.sqlite.schema import FileKind, identify
+from ebus.backends.sqlite.write_back import WriteBack
 from ebus.core.engine import Durability
 from ebus.core.errors import (
     EbusError,
@@ -42,7 +39,6 @@ from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
     Appended,
     Page,
-    QuickReads,
     SaveCheckpoint,
     SupportsQuickCommit,
     SupportsQuickReads,
@@ -54,8 +50,6 @@ from ebus.core.store import (
     Written,
     refusal_of,
 )
-
-logger = logging.getLogger("ebus.sqlite")
 
 _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
@@ -109,16 +103,12 @@ class SqliteStore(
         self._durability = durability
         self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
-        self._checkpoint_threads = checkpoints
-        self._checkpoint_lock = threading.Lock()
-        self._checkpoint_is_due = False
-        self._wal_pages = 0
-        self._checkpoint_at_pages = self._checkpoint_pages
         self._idle_readers: list[Reader] = []
         self._quick_reads: list[SqliteQuickReads] = []
         self._busy_readers = 0
         self._readers_changed = threading.Condition()
         self._write_lock = threading.Lock()
+        self._write_back = WriteBack(path, limits, write_lock=self._write_lock, threads=checkpoints)
         with driver_errors(path):
             self._writer = connect(path, durability=durability, patience=self._patience)
             try:
@@ -126,7 +116,7 @@ class SqliteStore(
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
                 self._head: int = self._writer.execute(HEAD).get
-                self._writer.set_wal_hook(self._note_wal_pages)
+                self._writer.set_wal_hook(self._write_back.note_pages)
                 self._identity = _identity(path)
             except BaseException:
                 self._writer.close()
@@ -144,7 +134,7 @@ class SqliteStore(
         return self._commit(writes, waits=True)
 
     def commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
-        if self._durability == "full" or self._wal_pages == 0:
+        if self._durability == "full" or self._write_back.wal_pages == 0:
             return None  # the first commit into a WAL syncs its header
         try:
             return self._commit(writes, waits=False)
@@ -295,51 +285,9 @@ class SqliteStore(
                 self.check_in_place()
                 self._patience.exhausted = not waits
                 yield self._writer
-                if self._wal_pages >= self._checkpoint_at_pages and not self._checkpoint_is_due:
-                    self._checkpoint_is_due = True
-                    self._checkpoint_threads.submit(self._checkpoint)
+                self._write_back.start_if_due()
         finally:
             self._write_lock.release()
-
-    @property
-    def _checkpoint_pages(self) -> int:
-        return max(1, self._limits.wal_checkpoint_bytes // PAGE_BYTES)
-
-    def _note_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint(self) -> None:
-        """Write the WAL back into the database, so that the next commit begins it anew.
-
-        Most of it happens beside the writers. Were that all, a WAL that is always written to
-        would never be written back to its end; so the little that has come meanwhile is
-        written back while the writers wait.
-        """
-        with self._checkpoint_lock:
-            pages = self._wal_pages
-            try:
-                if not self._closed:
-                    with driver_errors(self._path):
-                        self._write_back()
-                    pages = 0
-            except StoreBusy:
-                pass  # a reader of another process, or its checkpoint: later
-            except EbusError as error:
-                logger.warning("the WAL could not be written back: %s", error)
-            finally:
-                self._checkpoint_at_pages = pages + self._checkpoint_pages
-                self._checkpoint_is_due = False
-
-    def _write_back(self) -> None:
-        connection = connect_for_checkpoints(self._path)
-        try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            with self._write_lock:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                self._wal_pages = 0
-        finally:
-            connection.close()
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
@@ -378,12 +326,8 @@ class SqliteStore(
             raise StoreClosed(f"{self._path} is closed")
 
     def close(self) -> None:
-        with (
-            self._checkpoint_lock,
-            self._write_lock,
-            driver_errors(self._path),
-            ExitStack() as closing,
-        ):
+        self._write_back.close()
+        with self._write_lock, driver_errors(self._path), ExitStack() as closing:
             closing.callback(self._on_close, self)
             # The writer goes last: the last connection to a file writes its WAL back.
             closing.callback(self._writer.close)
@@ -394,45 +338,6 @@ class SqliteStore(
                     closing.callback(reader.close)
                 self._idle_readers.clear()
                 self._quick_reads.clear()
-
-
-class SqliteQuickReads(QuickReads):
-    """Reads over a connection of its own, which waits for nobody."""
-
-    def __init__(self, path: Path, reader: Reader) -> None:
-        self._path = path
-        self._reader = reader
-        self._lock = threading.Lock()  # so that nobody closes it while it reads
-        self._closed = False
-
-    def head(self) -> int:
-        return self._read(self._reader.head)
-
-    def checkpoint(self, name: str) -> int | None:
-        return self._read(partial(self._reader.checkpoint, name))
-
-    def read_wire(
-        self,
-        start: int,
-        stop: int | None = None,
-        *,
-        limit: int | None = None,
-        max_bytes: int | None = None,
-    ) -> WirePage:
-        return self._read(
-            partial(self._reader.read_wire, start, stop, limit=limit, max_bytes=max_bytes)
-        )
-
-    def _read(self, read: Callable[[], T]) -> T:
-        with self._lock, driver_errors(self._path):
-            if self._closed:
-                raise StoreClosed(f"{self._path} is closed")
-            return read()
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._reader.close()
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,0 +1,85 @@
+"""Writing a WAL back into its database, in a thread of its own, so that no append waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Executor
+from pathlib import Path
+
+import apsw
+
+from ebus.backends.sqlite.connection import PAGE_BYTES, connect_for_checkpoints, driver_errors
+from ebus.core.errors import EbusError, StoreBusy
+from ebus.core.limits import Limits
+
+logger = logging.getLogger("ebus.sqlite")
+
+
+class WriteBack:
+    """Keeps one tenant's WAL bounded, at about `limits.wal_checkpoint_bytes`.
+
+    `write_lock` is what every writer of this process holds; `threads` runs the work.
+    """
+
+    def __init__(
+        self, path: Path, limits: Limits, *, write_lock: threading.Lock, threads: Executor
+    ) -> None:
+        self._path = path
+        self._write_lock = write_lock
+        self._threads = threads
+        self._step_pages = max(1, limits.wal_checkpoint_bytes // PAGE_BYTES)
+        self._due_at_pages = self._step_pages
+        self._is_due = False
+        self._closed = False
+        self._running = threading.Lock()
+        self.wal_pages = 0
+        """Pages in the WAL after this process's last commit; 0 while the next begins it anew."""
+
+    def note_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        """The hook that SQLite calls after every commit."""
+        self.wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def start_if_due(self) -> None:
+        """To be called with the write lock held."""
+        if self.wal_pages >= self._due_at_pages and not self._is_due:
+            self._is_due = True
+            self._threads.submit(self._run)
+
+    def close(self) -> None:
+        """Wait for what runs; nothing runs any more afterwards."""
+        with self._running:
+            self._closed = True
+
+    def _run(self) -> None:
+        with self._running:
+            left_pages = self.wal_pages
+            try:
+                if not self._closed:
+                    with driver_errors(self._path):
+                        self._write_back()
+                    left_pages = 0
+            except StoreBusy:
+                pass  # a reader of another process, or its checkpoint: later
+            except EbusError as error:
+                logger.warning("a WAL could not be written back: %s", error)
+            finally:
+                self._due_at_pages = left_pages + self._step_pages
+                self._is_due = False
+
+    def _write_back(self) -> None:
+        """Write back all of it, so that the next commit begins the WAL anew.
+
+        Most of it happens beside the writers. Were that all, a WAL that is always written to
+        would never be written back to its end; so the little that has come meanwhile is
+        written back while the writers wait.
+        """
+        connection = connect_for_checkpoints(self._path)
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._write_lock:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                self.wal_pages = 0
+        finally:
+            connection.close()
