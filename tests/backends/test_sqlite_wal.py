@@ -1,0 +1,322 @@
+"""The WAL of a tenant's file: written back beside the appends, and bounded by that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from ebus import NewEvent
+from ebus.backends.sqlite import SqliteEngine, SqliteStore, write_back
+from ebus.backends.sqlite.reader import Reader
+from ebus.core.engine import Durability
+from ebus.core.errors import StoreClosed, StoreUnavailable
+from ebus.core.event import event_bytes
+from ebus.core.limits import Limits
+from ebus.core.store import SupportsQuickReads
+
+KIB = 1024
+CHECKPOINT_BYTES = 64 * KIB
+LIMITS = Limits(wal_checkpoint_bytes=CHECKPOINT_BYTES)
+EVENT = NewEvent.of("T", "x" * 2_000, "2024-01-01T00:00:00Z")
+
+
+@pytest.fixture(params=["full", "normal"])
+def durability(request: pytest.FixtureRequest) -> Durability:
+    durability: Durability = request.param
+    return durability
+
+
+def wal_bytes(directory: Path) -> int:
+    return (directory / "alice.db-wal").stat().st_size
+
+
+def append_until(store: SqliteStore, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        store.append([EVENT] * 4)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.0001)
+
+
+class Checkpoints(ThreadPoolExecutor):
+    """The threads that write a WAL back. While `gate` is shut they wait, with nothing done."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked = self.ended = 0
+        self.threads: set[int] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.asked += 1
+        return super().submit(self._run, fn)
+
+    def _run(self, write_back: Callable[[], None]) -> None:
+        self.gate.wait(60)
+        self.threads.add(threading.get_ident())
+        write_back()
+        self.ended += 1
+
+    def all_ended(self) -> bool:
+        return self.ended == self.asked
+
+
+@pytest.fixture
+def checkpoints() -> Checkpoints:
+    return Checkpoints()
+
+
+@pytest.fixture
+def engine(
+    tmp_path: Path, durability: Durability, checkpoints: Checkpoints
+) -> Iterator[SqliteEngine]:
+    with SqliteEngine(tmp_path, durability=durability, limits=LIMITS) as engine:
+        engine._checkpoints = checkpoints
+        yield engine
+
+
+@pytest.fixture
+def alice(engine: SqliteEngine) -> SqliteStore:
+    return engine.open("alice")
+
+
+def times_begun(directory: Path) -> int:
+    """How often the WAL was begun anew (sqlite.org/fileformat2.html, "WAL header")."""
+    with (directory / "alice.db-wal").open("rb") as wal:
+        return int.from_bytes(wal.read(16)[12:], "big")
+
+
+@contextmanager
+def a_reader_of_another_process(directory: Path) -> Iterator[None]:
+    """A read transaction that is not over before the block is."""
+    reader = apsw.Connection(str(directory / "alice.db"))
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM blocks").fetchall()
+    yield
+    reader.close()
+
+
+# Bounded
+
+
+def test_the_wal_stays_bounded_under_constant_appends(alice: SqliteStore, tmp_path: Path) -> None:
+    sizes = []
+    for _ in range(2_000):
+        alice.append([EVENT] * 4)
+        sizes.append(wal_bytes(tmp_path))
+    assert max(sizes) < 8_000 * event_bytes(EVENT) // 4
+
+
+def test_after_every_checkpoint_the_wal_is_begun_anew(
+    checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path
+) -> None:
+    sizes = []
+    for _ in range(300):
+        alice.append([EVENT])
+        sizes.append(wal_bytes(tmp_path))
+        wait_until(checkpoints.all_ended)
+    assert max(sizes) < 2 * CHECKPOINT_BYTES
+    assert times_begun(tmp_path) in (checkpoints.ended, checkpoints.ended - 1)
+
+
+def test_a_checkpoint_happens_beside_the_thread_that_appends(
+    checkpoints: Checkpoints, alice: SqliteStore
+) -> None:
+    append_until(alice, lambda: checkpoints.ended >= 3)
+    assert threading.get_ident() not in checkpoints.threads
+
+
+def test_no_append_writes_back_itself_while_a_checkpoint_takes_long(
+    checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path
+) -> None:
+    checkpoints.gate.clear()
+    append_until(alice, lambda: checkpoints.asked == 1)
+    begun = times_begun(tmp_path)
+    for _ in range(100):
+        alice.append([EVENT] * 4)
+    assert (checkpoints.asked, checkpoints.ended) == (1, 0)
+    assert times_begun(tmp_path) == begun
+    checkpoints.gate.set()
+
+
+def test_a_small_wal_is_left_alone(checkpoints: Checkpoints, alice: SqliteStore) -> None:
+    for _ in range(5):
+        alice.append([EVENT])
+    assert checkpoints.asked == 0
+
+
+def test_what_was_appended_during_checkpoints_is_all_there(
+    checkpoints: Checkpoints, engine: SqliteEngine, alice: SqliteStore
+) -> None:
+    append_until(alice, lambda: checkpoints.ended >= 5)
+    head = alice.head()
+    alice.close()
+    alice = engine.open("alice")
+    positions = [event.position for event in alice.read(1).events]
+    assert positions == list(range(1, head + 1))
+
+
+# When it cannot be written back
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Checkpoints cannot even open the file, until this is undone."""
+
+    def fail(path: Path) -> apsw.Connection:
+        raise StoreUnavailable(f"{path}: the disk is gone")
+
+    monkeypatch.setattr(write_back, "connect_for_checkpoints", fail)
+    return monkeypatch
+
+
+def test_a_checkpoint_that_fails_is_logged_and_appends_go_on(
+    checkpoints: Checkpoints,
+    alice: SqliteStore,
+    failing: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    append_until(alice, lambda: checkpoints.ended == 1)
+    alice.append([EVENT])
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("ebus.sqlite", "WARNING")
+    assert "alice.db: the disk is gone" in record.getMessage()
+
+
+def test_after_one_that_failed_the_next_checkpoint_is_tried_a_while_later(
+    checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path, failing: pytest.MonkeyPatch
+) -> None:
+    append_until(alice, lambda: checkpoints.ended == 1)
+    wait_until(checkpoints.all_ended)
+    alice.append([EVENT])
+    assert checkpoints.all_ended()
+    failing.undo()
+    begun = times_begun(tmp_path)
+    append_until(alice, lambda: times_begun(tmp_path) > begun)
+
+
+def test_a_reader_of_another_process_stops_the_wal_only_while_it_reads(
+    checkpoints: Checkpoints,
+    alice: SqliteStore,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alice.append([EVENT])
+    with a_reader_of_another_process(tmp_path):
+        begun = times_begun(tmp_path)
+        append_until(alice, lambda: checkpoints.ended >= 3)
+        assert times_begun(tmp_path) == begun
+        assert wal_bytes(tmp_path) > 2 * CHECKPOINT_BYTES
+    append_until(alice, lambda: times_begun(tmp_path) > begun)
+    assert caplog.text == ""  # there is nothing to tell of: later will do
+
+
+def test_a_wal_that_grew_under_a_long_read_gives_its_space_back(
+    alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice._writer.pragma("journal_size_limit", 8 * CHECKPOINT_BYTES)
+    with a_reader_of_another_process(tmp_path):
+        append_until(alice, lambda: wal_bytes(tmp_path) > 32 * CHECKPOINT_BYTES)
+    append_until(alice, lambda: wal_bytes(tmp_path) <= 8 * CHECKPOINT_BYTES)
+
+
+def test_closing_waits_for_a_checkpoint_and_leaves_no_wal(
+    checkpoints: Checkpoints, engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    checkpoints.gate.clear()
+    append_until(alice, lambda: checkpoints.asked == 1)
+    closing = threading.Thread(target=alice.close)
+    closing.start()
+    checkpoints.gate.set()
+    closing.join(60)
+    wait_until(checkpoints.all_ended)
+    assert [file.name for file in tmp_path.iterdir()] == ["alice.db"]
+
+
+def test_a_checkpoint_whose_turn_comes_after_the_store_was_closed_does_nothing(
+    checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path
+) -> None:
+    checkpoints.gate.clear()
+    append_until(alice, lambda: checkpoints.asked == 1)
+    alice.close()
+    before = (tmp_path / "alice.db").read_bytes()
+    checkpoints.gate.set()
+    wait_until(checkpoints.all_ended)
+    assert [file.name for file in tmp_path.iterdir()] == ["alice.db"]
+    assert (tmp_path / "alice.db").read_bytes() == before
+
+
+# Quick reads
+
+
+def test_quick_reads_see_all_that_was_committed_before(alice: SqliteStore) -> None:
+    assert isinstance(alice, SupportsQuickReads)
+    quick = alice.quick_reads()
+    for position in range(1, 101):
+        alice.append([EVENT])
+        alice.save_checkpoint("s", position)
+        assert quick.head() == position
+        assert quick.checkpoint("s") == position
+        assert quick.read_wire(1) == alice.read_wire(1)
+
+
+def test_quick_reads_see_what_another_process_committed(alice: SqliteStore, tmp_path: Path) -> None:
+    quick = alice.quick_reads()
+    with SqliteEngine(tmp_path) as other:
+        other.open("alice").append([EVENT])
+    assert quick.head() == 1
+
+
+def test_quick_reads_go_on_while_another_process_writes(alice: SqliteStore, tmp_path: Path) -> None:
+    alice.append([EVENT])
+    quick = alice.quick_reads()
+    holder = apsw.Connection(str(tmp_path / "alice.db"))
+    holder.execute("BEGIN EXCLUSIVE")
+    assert quick.head() == 1
+    holder.close()
+
+
+def test_quick_reads_do_not_wait_for_a_database_that_is_held(
+    alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.close()
+    holder = apsw.Connection(str(tmp_path / "alice.db"))
+    holder.pragma("locking_mode", "exclusive")
+    holder.execute("BEGIN EXCLUSIVE")
+    forever = Limits(busy_timeout_ms=10**9)
+    with pytest.raises(apsw.BusyError):
+        Reader(tmp_path / "alice.db", forever, busy_timeout_ms=0).head()
+    holder.close()
+
+
+def test_quick_reads_end_with_their_store(alice: SqliteStore) -> None:
+    quick = alice.quick_reads()
+    alice.close()
+    for read in (quick.head, lambda: quick.checkpoint("s"), lambda: quick.read_wire(1)):
+        with pytest.raises(StoreClosed):
+            read()
+    with pytest.raises(StoreClosed):
+        alice.quick_reads()
+    quick.close()
+
+
+def test_quick_reads_hold_up_no_checkpoint(alice: SqliteStore, tmp_path: Path) -> None:
+    alice.append([EVENT] * 100)
+    quick = alice.quick_reads()
+    begun = times_begun(tmp_path)
+    append_until(alice, lambda: quick.head() > 0 and times_begun(tmp_path) > begun)
