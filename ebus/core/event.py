@@ -6,6 +6,7 @@ import calendar
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -119,9 +120,56 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         raise InvalidBatch("a batch holds at least one event")
     if len(events) > limits.max_batch_events:
         raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
+    if not _are_plainly_valid(events, limits):
+        _check_each(events, limits)
+
+
+def _are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
+    """Whether it can be told of all events at once that nothing is wrong with them.
+
+    It looks at one property of all events after the other, so that the loops are C's: half of
+    what looking at each event costs.
+    """
+    if set(map(type, events)) != {NewEvent}:
+        return False
+    types = [event.type for event in events]
+    times = [event.timestamp for event in events if event.timestamp is not UNSET]
+    datas = [event.data for event in events]
+    if set(map(type, (*types, *times))) != {str} or set(map(type, datas)) != {Raw}:
+        return False
+    types = list(set(types))
+    texts = list(map(bytes, datas))
+    longest = max(map(len, texts))
+    if (
+        longest > min(limits.max_json_depth, limits.max_event_bytes - _MAX_PLAIN_CHARS)
+        or any(len(it) > min(limits.max_type_chars, _MAX_PLAIN_TYPE) for it in types)
+        or not all(map(_PLAIN_TYPE.fullmatch, types))
+        or not all(map(_PLAIN_TIMESTAMP.fullmatch, times))
+        or not all(map(bytes.isascii, texts))
+    ):
+        return False
+    try:
+        deque(map(_parse_json, texts), maxlen=0)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+_MAX_PLAIN_TYPE = 255
+_MAX_PLAIN_CHARS = _MAX_PLAIN_TYPE + len("2024-01-01T00:00:00.000000000+00:00")
+_PLAIN_TYPE = re.compile(r"[ -~]+")
+_PLAIN_TIMESTAMP = re.compile(
+    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])"  # days that every month has
+    r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+    r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
     max_bytes, max_depth = limits.max_event_bytes, limits.max_json_depth
     good_types: set[str] = set()
-    for index, event in enumerate(events):  # calls nothing that it need not: a hot path
+    for index, event in enumerate(events):
         if not isinstance(event, NewEvent):
             raise InvalidEvent("is not a NewEvent", index=index)
         event_type, timestamp = event.type, event.timestamp

@@ -16,31 +16,40 @@ JSON = "application/json"
 class Answer:
     """An answer that is in memory as a whole. A handler returns it, or it is called at once."""
 
-    __slots__ = ("body", "fields", "status")
+    __slots__ = ("fields", "parts", "status")
 
     def __init__(
         self,
-        body: bytes = b"",
-        *,
+        *parts: bytes,
         status: int = 200,
         media_type: str = JSON,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
-        self.body = body
+        self.parts = parts
+        """What the body is made of, not joined: large ones should not be copied."""
         self.fields = _fields(headers) if headers else []
         if status != 204:  # which has no body, and must not say how long it is
             self.fields.append((b"content-type", media_type.encode()))
-            self.fields.append((b"content-length", b"%d" % len(body)))
+            self.fields.append((b"content-length", b"%d" % sum(map(len, parts))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.parts)
+
 
 def event_array(page: WirePage, *, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON array of a single page."""
-    return Answer(b"[" + b",".join(page.chunks) + b"]", headers=headers)
+    parts = [b","] * (2 * len(page.chunks) + 1)
+    parts[1::2] = page.chunks
+    parts[0] = b"["
+    parts[-1] = b"]"
+    return Answer(*parts if page.chunks else (b"[]",), headers=headers)
 
 
 class EventArray:

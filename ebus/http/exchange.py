@@ -23,6 +23,8 @@ _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
 }
 
+MAX_JOINED_PIECES = 8
+
 
 class Connection(Protocol):
     """What an exchange needs of the connection on which it takes place."""
@@ -107,7 +109,11 @@ class Exchange:
 
     def _send(self, answer: Answer) -> None:
         if not self.disconnected:
-            self._connection.transport.write(self._head(answer, b"") + answer.body)
+            pieces = [self._head(answer, b""), *answer.parts]
+            if len(pieces) <= MAX_JOINED_PIECES:  # one copy is quicker than many buffers
+                self._connection.transport.write(b"".join(pieces))
+            else:
+                self._connection.transport.writelines(pieces)
         self._complete()
 
     async def _send_array(self, answer: EventArray) -> None:

@@ -9,10 +9,19 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET, Raw
 
 from ebus import Event, NewEvent
 from ebus.core.errors import InvalidEvent
-from ebus.core.event import check_events, decode_event, encode_event, nests_deeper, utc_now
+from ebus.core.event import (
+    _are_plainly_valid,
+    _check_each,
+    check_events,
+    decode_event,
+    encode_event,
+    nests_deeper,
+    utc_now,
+)
 from ebus.core.limits import Limits
 
 JSON = st.recursive(
@@ -88,3 +97,24 @@ def test_an_event_shows_its_value() -> None:
 def test_depth_is_counted_outside_strings(json: bytes, deep: int) -> None:
     assert not nests_deeper(json, deep)
     assert nests_deeper(json, deep - 1)
+
+
+@given(
+    st.lists(
+        st.builds(
+            NewEvent,
+            st.sampled_from(["A", "", "a\n", "é", "x" * 255, "x" * 256, "\ud800"]),
+            st.sampled_from([b"1", b"", b"{", b'"\xff"', b'"\xc3\xa9"', b"[1,2]", b"[" * 600]).map(
+                Raw
+            ),
+            st.sampled_from([UNSET, "2024-02-29T00:00:00Z", "2023-02-29T00:00:00Z", "now", ""])
+            | st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.builds(Limits, max_event_bytes=st.integers(1, 400), max_type_chars=st.integers(1, 300)),
+)
+def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) -> None:
+    if _are_plainly_valid(events, limits):
+        _check_each(events, limits)

@@ -9,7 +9,9 @@ were given out but hold nothing any more.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, islice
 
 import msgspec
 
@@ -70,29 +72,13 @@ def build_blocks(
 
     A block ends with its `max_events`-th event, or with the one that takes it to `max_bytes`.
     """
+    further = iter(events)
     pending: list[bytes] = []
-    size = 0
-    for event in events:
-        pending.append(event)
-        size += len(event) + 1
-        if len(pending) == max_events or size >= max_bytes:
-            yield _block(pending, first_position)
-            first_position += len(pending)
-            pending = []
-            size = 0
-    if pending:
-        yield _block(pending, first_position)
-
-
-def _block(events: list[bytes], first_position: int) -> Block:
-    starts = []
-    offset = 0
-    for event in events[:-1]:
-        offset += len(event) + 1
-        starts.append(offset)
-    return Block(
-        first_position,
-        first_position + len(events) - 1,
-        struct.pack(f"<{len(starts)}I", *starts),
-        b",".join(events),
-    )
+    while pending := pending + list(islice(further, max_events - len(pending))):
+        # Where each event ends, and the comma after it: where the next one starts.
+        ends = list(accumulate(len(event) + 1 for event in pending))
+        count = min(len(ends), bisect_left(ends, max_bytes) + 1)
+        taken, pending = pending[:count], pending[count:]
+        starts = struct.pack(f"<{count - 1}I", *ends[: count - 1])
+        yield Block(first_position, first_position + count - 1, starts, b",".join(taken))
+        first_position += count
