@@ -167,7 +167,12 @@ def test_what_was_appended_during_checkpoints_is_all_there(
     head = alice.head()
     alice.close()
     alice = engine.open("alice")
-    positions = [event.position for event in alice.read(1).events]
+    positions: list[int] = []
+    start: int | None = 1
+    while start is not None:
+        page = alice.read(start)
+        positions += [event.position for event in page.events]
+        start = page.next
     assert positions == list(range(1, head + 1))
 
 
