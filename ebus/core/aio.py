@@ -8,6 +8,7 @@ threads of their own, so that nobody's reads hold up anybody's writes. Every que
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import StoreBusy, StoreClosed
+from ebus.core.errors import EbusError, StoreBusy, StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
@@ -33,8 +34,11 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
+    check_range,
 )
 from ebus.core.tenant import TenantName
+
+logger = logging.getLogger("ebus.engine")
 
 T = TypeVar("T")
 
@@ -45,7 +49,8 @@ QUICK_READ_BYTES = 64 * 1024
 """A read of at most so much is tried on the event loop itself, where the store is quick."""
 
 QUICK_COMMIT_EVENTS = 64
-"""And a commit of at most so many events, where it needs no sync."""
+QUICK_COMMIT_BYTES = 64 * 1024
+"""And a commit of at most so much, where it needs no sync."""
 
 SLOW_S = 0.01
 REST_S = 10.0
@@ -75,6 +80,8 @@ class AsyncTenantStore:
                 max_bytes=limits.max_queue_bytes,
                 max_group_weight=limits.max_group_events,
                 max_group_bytes=limits.max_group_bytes,
+                max_now_weight=QUICK_COMMIT_EVENTS,
+                max_now_bytes=QUICK_COMMIT_BYTES,
             ),
             run_now=self._commit_quickly if isinstance(store, SupportsQuickCommit) else None,
         )
@@ -88,6 +95,7 @@ class AsyncTenantStore:
                 max_group_weight=limits.max_group_events,
                 max_group_bytes=0,
             ),
+            may_stop_early=True,
         )
         self._read_wire = wire_reader(store)
         self._quick_reads: QuickReads | None = None
@@ -130,6 +138,7 @@ class AsyncTenantStore:
         max_bytes: int | None = None,
     ) -> WirePage:
         """Like `SupportsWireRead.read_wire`, on every engine."""
+        check_range(start, stop, limit, max_bytes, self._limits)
         at_most = limit or self._limits.max_read_events
         if stop is not None:
             at_most = min(at_most, max(1, stop - start + 1))
@@ -156,6 +165,10 @@ class AsyncTenantStore:
         return count
 
     async def checkpoint(self, name: str) -> int | None:
+        if self._quick_reads is not None:
+            found = self._read_quickly(lambda quick: (quick.checkpoint(name),))
+            if found is not None:
+                return found[0]
         position: int | None = await self._reads.put(partial(self._store.checkpoint, name))
         return position
 
@@ -167,9 +180,7 @@ class AsyncTenantStore:
         """
         quick = self._quick_reads
         if quick is None:
-            if not self._quick_reads_asked:
-                self._quick_reads_asked = True
-                self._reads.put(self._open_quick_reads)
+            self._ask_for_quick_reads()
             return None
         begun_s = time.monotonic()
         if begun_s < self._rests_until_s or self._reads.closing:
@@ -185,7 +196,7 @@ class AsyncTenantStore:
         """A small commit, here and now, on the same terms as a small read."""
         assert isinstance(self._store, SupportsQuickCommit)
         begun_s = time.monotonic()
-        if begun_s < self._rests_until_s or _events_in(writes) > QUICK_COMMIT_EVENTS:
+        if begun_s < self._rests_until_s:
             return None
         try:
             return self._store.commit_quickly(writes)
@@ -197,10 +208,24 @@ class AsyncTenantStore:
         if now_s - begun_s > SLOW_S:
             self._rests_until_s = now_s + REST_S
 
-    def _open_quick_reads(self) -> None:
-        """In a thread: opening touches the disk."""
+    def _ask_for_quick_reads(self) -> None:
+        """Open them in a thread: that touches the disk. What fails is tried again later."""
+        if self._quick_reads_asked or time.monotonic() < self._rests_until_s:
+            return
         assert isinstance(self._store, SupportsQuickReads)
-        self._quick_reads = self._store.quick_reads()
+        try:
+            opening = self._reads.put(self._store.quick_reads)
+        except StoreOverloaded:
+            return
+        self._quick_reads_asked = True
+        opening.add_done_callback(self._take_quick_reads)
+
+    def _take_quick_reads(self, opening: asyncio.Future[QuickReads]) -> None:
+        if opening.exception() is None:
+            self._quick_reads = opening.result()
+        else:
+            self._quick_reads_asked = False
+            self._rests_until_s = time.monotonic() + REST_S
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
@@ -211,10 +236,6 @@ class AsyncTenantStore:
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
-
-
-def _events_in(writes: Sequence[Write]) -> int:
-    return sum(len(write.events) if isinstance(write, Append) else 1 for write in writes)
 
 
 def _head(quick: QuickReads) -> int:
@@ -387,6 +408,8 @@ class AsyncEngine:
     async def _close(self, name: TenantName, store: AsyncTenantStore) -> None:
         try:
             await store.aclose()
+        except EbusError as error:  # nobody waits for it
+            logger.warning("a tenant could not be closed: %s", error)
         finally:
             del self._closings[name]
 

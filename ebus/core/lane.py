@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
+
+logger = logging.getLogger("ebus.engine")
 
 Work = TypeVar("Work")
 
@@ -35,18 +38,22 @@ class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
     max_group_bytes: int
     """A job that is larger than these has a group to itself."""
 
+    max_now_weight: int = 0
+    max_now_bytes: int = 0
+    """A group of at most so much is tried on the loop, where that is possible."""
+
 
 class Lane(Generic[Work]):
     """Jobs in the order in which they came. Use it from one event loop only.
 
     `run` is called in a thread with a group of jobs, for at most `places` groups at once. It
-    returns a result or an exception for each job, in order; what it raises is everybody's. It
-    may return fewer: the rest then goes first into a later group. A group is what has come
-    since the last one was handed over, as far as the bounds allow: while threads are busy jobs
-    gather, and the jobs of one turn of the event loop go together.
+    returns a result or an exception for each job, in order; what it raises is everybody's. If it
+    `may_stop_early` it may return fewer: the rest then goes first into a later group. A group
+    is what has come since the last one was handed over, as far as the bounds allow: while
+    threads are busy jobs gather, and the jobs of one turn of the event loop go together.
 
-    `run_now` is tried first, on the loop itself: like `run`, or None, with nothing done, when
-    it would have to wait.
+    `run_now` is tried first, on the loop itself: it returns as many results as there are jobs,
+    or None, with nothing done, when it would have to wait.
     """
 
     def __init__(
@@ -56,10 +63,12 @@ class Lane(Generic[Work]):
         *,
         places: int,
         bounds: LaneBounds,
+        may_stop_early: bool = False,
         run_now: Callable[[Sequence[Work]], Sequence[object] | None] | None = None,
     ) -> None:
         self._run = run
         self._run_now = run_now
+        self._may_stop_early = may_stop_early
         self._threads = threads
         self._places = places
         self._bounds = bounds
@@ -124,19 +133,35 @@ class Lane(Generic[Work]):
         self._start_is_due = False
         while self._jobs and self._running < self._places:
             group = self._take_group()
+            if not group:
+                continue
             results = self._try_now(group) if self._run_now is not None else None
             if results is not None:
                 self._answer(group, results)
-            else:
-                self._running += 1
+                continue
+            self._running += 1
+            try:
                 self._threads.submit(self._run_group, group)
+            except RuntimeError as error:
+                # It could start no thread. The group is in the pool's queue even so, for the
+                # next of its threads that is free.
+                logger.warning("no further thread can be started: %s", error)
 
     def _try_now(self, group: list[_Job[Work]]) -> Sequence[object] | None:
         assert self._run_now is not None
+        if (
+            sum(job.weight for job in group) > self._bounds.max_now_weight
+            or sum(job.size_bytes for job in group) > self._bounds.max_now_bytes
+        ):
+            return None
         try:
-            return self._run_now([job.work for job in group])
+            results = self._run_now([job.work for job in group])
         except Exception as failure:
             return [failure] * len(group)
+        if results is not None and len(results) != len(group):
+            broken = EngineError(f"{len(group)} jobs were given {len(results)} answers")
+            return [broken] * len(group)
+        return results
 
     def _take_group(self) -> list[_Job[Work]]:
         group: list[_Job[Work]] = []
@@ -149,8 +174,10 @@ class Lane(Generic[Work]):
             room_bytes -= job.size_bytes
             if group and (room_weight < 0 or room_bytes < 0):
                 break
-            group.append(jobs.popleft())
+            jobs.popleft()
             self._bytes -= job.size_bytes
+            if not job.answer.done():  # else its caller has left
+                group.append(job)
         return group
 
     def _run_group(self, group: list[_Job[Work]]) -> None:
@@ -158,7 +185,8 @@ class Lane(Generic[Work]):
         results: Sequence[object]
         try:
             results = self._run([job.work for job in group])
-            if not 0 < len(results) <= len(group):
+            enough = 1 if self._may_stop_early else len(group)
+            if not enough <= len(results) <= len(group):
                 raise EngineError(f"{len(group)} jobs were given {len(results)} answers")
         except BaseException as failure:
             results = [failure] * len(group)

@@ -108,12 +108,13 @@ class Exchange:
             self._send(problem_of(error).answer())
 
     def _send(self, answer: Answer) -> None:
-        if not self.disconnected:
+        transport = self._connection.transport
+        if not (self.disconnected or transport.is_closing()):
             pieces = [self._head(answer, b""), *answer.parts]
             if len(pieces) <= MAX_JOINED_PIECES:  # one copy is quicker than many buffers
-                self._connection.transport.write(b"".join(pieces))
+                transport.write(b"".join(pieces))
             else:
-                self._connection.transport.writelines(pieces)
+                transport.writelines(pieces)
         self._complete()
 
     async def _send_array(self, answer: EventArray) -> None:
@@ -123,7 +124,7 @@ class Exchange:
             async for part in parts:
                 if flow.write_paused:
                     await flow.drain()
-                if self.disconnected:
+                if self.disconnected or transport.is_closing():
                     return
                 transport.writelines([head, b"%x\r\n" % len(part), part, b"\r\n"])
                 head = b""

@@ -8,13 +8,18 @@ load.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import fcntl
+import sys
+from collections.abc import Iterable, Sized
+from contextlib import suppress
 from http import HTTPStatus
+from termios import TIOCOUTQ
 from typing import Any
 
 import httptools
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ebus.config import Config
@@ -59,6 +64,21 @@ class Settings(uvicorn.Config):
         return self._default_fields
 
 
+class _Flow(FlowControl):
+    """Reads no further while requests of the connection wait for the answers before theirs.
+
+    Without it, whoever sends requests quicker than they are answered fills the memory.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
 class EbusProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -79,6 +99,7 @@ class EbusProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,6 +168,7 @@ class EbusProtocol(HttpToolsProtocol):
         return (
             len(headers) == len(self.headers)
             and (self.cycle is None or self.cycle.response_complete)
+            and b"#" not in self.url
             and not self.access_log
             and not self.flow.write_paused
             and self.parser.should_keep_alive()
@@ -198,14 +220,14 @@ class EbusProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-            return
-        self._idle_since_s = self.loop.time()
-        if self._idle_timer is None:
-            self._close_when_idle(self.timeout_keep_alive)
+        elif not self._in_head:
+            self._idle_since_s = self.loop.time()
+            if self._idle_timer is None:
+                self._close_when_idle(self.timeout_keep_alive)
+        self.flow.resume_reading()
 
     def _close_when_idle(self, seconds: float) -> None:
         """Look in so many seconds whether the client is idle. A timer a request would cost."""
@@ -229,6 +251,13 @@ class EbusProtocol(HttpToolsProtocol):
         self._deaf = True
         if self.transport.is_closing():
             return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False  # the answer under way must not be mistaken for this one
+            return
+        if self.pipeline:
+            self.transport.close()
+            return
         body = problem.body()
         head = (
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
@@ -240,16 +269,38 @@ class EbusProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # To close would first wait for the client to take what it does not take.
-        abort = self.transport.abort
-        self._write_timer = self.loop.call_later(self.config.write_timeout_s, abort)
+        self._await_progress()
 
     def resume_writing(self) -> None:
         self._stop_write_timer()
         super().resume_writing()
 
+    def _await_progress(self) -> None:
+        wait_s = self.config.write_timeout_s
+        self._write_timer = self.loop.call_later(wait_s, self._abort_if_stuck, self._unsent())
+
+    def _abort_if_stuck(self, unsent: int) -> None:
+        if self._unsent() < unsent:  # slow, but it takes what it is sent
+            self._await_progress()
+        else:  # to close would first wait for the client to take what it does not take
+            self.transport.abort()
+
+    def _unsent(self) -> int:
+        """Bytes that the client has not taken: here, and as far as that is known in the kernel."""
+        queued = bytes(4)
+        with suppress(OSError):
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket"), TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.config.read_timeout_s, self.transport.close)
+        self._head_timer = self.loop.call_later(self.config.read_timeout_s, self._close_if_late)
+
+    def _close_if_late(self) -> None:
+        self._head_timer = None
+        if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            self._await_head()  # it is not read on while an answer is due
+        else:
+            self.transport.close()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

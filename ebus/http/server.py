@@ -29,11 +29,11 @@ BACKLOG = 2_048
 
 SWITCH_INTERVAL_S = 0.000_5
 
-FILES_PER_TENANT = 6
-"""The database and its WAL, over two or three connections, and the WAL's index."""
+FILES_PER_TENANT = 7
+"""The database and its WAL, over up to three connections, and the WAL's index."""
 
 OTHER_FILES = 512
-"""Connections of clients, and what the process itself has open."""
+"""Connections of clients, of reads that run at the same time, and of the process itself."""
 
 
 def listen(host: str, port: int, *, workers: int = 1) -> list[socket.socket]:

@@ -25,6 +25,7 @@ MAX_WORKERS = 64
 
 SHORT_LIFE_S = 5.0
 RESTART_PAUSE_S = 1.0
+LOOK_AGAIN_S = 0.05
 """A worker that did not live long is replaced only after a pause."""
 
 
@@ -36,8 +37,15 @@ class Worker:
         self.lifeline = lifeline
         """A descriptor that can be read when the first process has ended."""
 
+        self._first_process = os.getppid()
+
     def say_ready(self) -> None:
-        os.kill(os.getppid(), _READY)
+        if os.getppid() == self._first_process:  # or else it has died, and the lifeline tells
+            os.kill(self._first_process, _READY)
+
+
+def _is_past(moment_s: float) -> bool:
+    return moment_s <= time.monotonic()
 
 
 class Workers:
@@ -62,6 +70,8 @@ class Workers:
         self._places: dict[int, int] = {}
         """Process → which of the sockets is its own."""
         self._began_s: dict[int, float] = {}
+        self._due_s: dict[int, float] = {}
+        """Place → when a worker that has died is to be replaced."""
         self._waiting = list(range(1, len(sockets)))
         self._up = False
         self._stopping: signal.Signals | None = None
@@ -71,15 +81,26 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         status = 0
         self._start(0)
-        while self._places:
-            number = signal.sigwait(_SIGNALS)
+        while self._places or self._due_s:
+            number = self._next_signal()
             if number == _READY:
                 self._start_next()
             elif number == signal.SIGCHLD:
                 status = max(status, self._reap())
-            else:
+            elif number is not None:
                 self._stop(signal.Signals(number))
+            for place in [place for place, due_s in self._due_s.items() if _is_past(due_s)]:
+                del self._due_s[place]
+                self._start(place)
         return status
+
+    def _next_signal(self) -> int | None:
+        """The next signal, or None when a worker is due before there is one."""
+        while self._due_s and not signal.sigpending() & set(_SIGNALS):
+            if any(map(_is_past, self._due_s.values())):
+                return None
+            time.sleep(LOOK_AGAIN_S)
+        return signal.sigwait(_SIGNALS)
 
     def _start(self, place: int) -> None:
         sys.stdout.flush()
@@ -94,6 +115,9 @@ class Workers:
         status = 1
         try:
             os.close(self._own_end)
+            for other, taken in enumerate(self._sockets):
+                if other != place:  # so that it is closed once its own worker closes it
+                    taken.close()
             # Ctrl-C reaches every process of a terminal; the first one passes it on, once.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -117,9 +141,12 @@ class Workers:
             self._started()
 
     def _stop(self, number: signal.Signals) -> None:
-        if self._stopping is None:
+        if self._stopping is None and self._up:
             logger.info("Shutting down server...")
         self._stopping = number
+        self._due_s.clear()
+        for taken in self._sockets:
+            taken.close()
         for process in self._places:
             os.kill(process, signal.SIGTERM)
 
@@ -130,21 +157,18 @@ class Workers:
             process, how = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 break
-            place = self._places.pop(process, None)
-            if place is None:
-                continue
+            place, began_s = self._places.pop(process), self._began_s.pop(process)
             code = os.waitstatus_to_exitcode(how)
             if self._stopping is not None:
-                worst = max(worst, code if code >= 0 else 128 - code)
+                if code != -signal.SIGTERM:  # which one that has hardly begun dies of
+                    worst = max(worst, code if code >= 0 else 128 - code)
             elif not self._up:
                 worst = max(worst, code, 1)  # it has said why
-                self._stopping = signal.SIGTERM
-                for other in self._places:
-                    os.kill(other, signal.SIGTERM)
+                self._stop(signal.SIGTERM)
             else:
                 end = f"status {code}" if code >= 0 else signal.Signals(-code).name
                 logger.error("worker %d (process %d) ended with %s", place + 1, process, end)
-                if time.monotonic() - self._began_s.pop(process) < SHORT_LIFE_S:
-                    time.sleep(RESTART_PAUSE_S)
-                self._start(place)
+                now_s = time.monotonic()
+                short = now_s - began_s < SHORT_LIFE_S
+                self._due_s[place] = now_s + RESTART_PAUSE_S if short else now_s
         return worst

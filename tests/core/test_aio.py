@@ -151,15 +151,27 @@ def test_a_full_queue_refuses_and_loses_nothing(limits: Limits) -> None:
     asyncio.run(scenario())
 
 
-def test_an_append_whose_caller_left_is_stored_once() -> None:
+def test_an_append_whose_caller_leaves_while_it_waits_is_not_stored() -> None:
     async def scenario() -> None:
         async with gated() as (tenant, store, _):
             first, second, third = await begun(tenant, [event()], [event("left")], [event()])
             second.cancel()
             store.gate.set()
             assert await first == Appended(1, 1)
-            assert await third == Appended(3, 3)
-            assert [it.type for it in store.read(1).events] == ["T", "left", "T"]
+            assert await third == Appended(2, 2)
+            assert [it.type for it in store.read(1).events] == ["T", "T"]
+
+    asyncio.run(scenario())
+
+
+def test_an_append_whose_caller_leaves_while_it_is_committed_is_stored_once() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            first, second = await begun(tenant, [event("left")], [event()])
+            first.cancel()
+            store.gate.set()
+            assert await second == Appended(2, 2)
+            assert [it.type for it in store.read(1).events] == ["left", "T"]
 
     asyncio.run(scenario())
 

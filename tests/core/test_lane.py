@@ -71,7 +71,10 @@ class Workshop:
                 max_bytes=max_bytes,
                 max_group_weight=max_group_weight,
                 max_group_bytes=max_group_bytes,
+                max_now_weight=max_group_weight,
+                max_now_bytes=max_group_bytes,
             ),
+            may_stop_early=True,
             run_now=run_now,
         )
 
@@ -305,14 +308,14 @@ async def test_what_got_no_result_yet_counts_as_waiting_again() -> None:
 
 
 @on_a_loop
-async def test_a_job_whose_answer_is_cancelled_is_done_once_all_the_same() -> None:
+async def test_a_job_whose_answer_is_cancelled_while_it_waits_is_not_done() -> None:
     workshop = Workshop()
     first, second, third = workshop.put("abc")
     second.cancel()
     await turn_of_the_loop()
     first.cancel()
     await workshop.threads.all_turns()
-    assert workshop.groups == ["abc"]
+    assert workshop.groups == ["ac"]
     assert await third == "C"
 
 

@@ -17,11 +17,11 @@ from ebus.core.store import QuickReads, ReadBounds, WirePage, check_range
 T = TypeVar("T")
 
 HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
-_COUNT = """
-    SELECT (SELECT coalesce(max(last_position), 0) FROM blocks)
+_COUNT = f"""
+    SELECT ({HEAD})
          - (SELECT coalesce(sum(last_position - first_position + 1), 0)
             FROM blocks WHERE events IS NULL)
-"""
+"""  # noqa: S608 - of constants only
 # No upper bound: the scan is stopped at the first block past the end. A condition on
 # first_position would not end it, for there is no index that knows the two are in step.
 READ_BLOCKS = """

@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
 
 import apsw
 import msgspec
@@ -64,7 +63,7 @@ _SAVE_CHECKPOINT = """
     INSERT INTO checkpoints (name, position) VALUES (?, ?)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position
 """
-T = TypeVar("T")
+MAX_IDLE_READERS = 1
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
 
@@ -83,9 +82,9 @@ class SqliteStore(
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
-    Several processes may have the file open. Idle connections for reading are kept, at most
-    `limits.max_tenant_reads`. A WAL that has grown to `limits.wal_checkpoint_bytes` is written
-    back in a thread of `checkpoints`. `on_close` is called when the store has been closed.
+    Several processes may have the file open. One idle connection for reading is kept. A WAL that
+    has grown to `limits.wal_checkpoint_bytes` is written back in a thread of `checkpoints`.
+    `on_close` is called when the store has been closed.
     """
 
     def __init__(
@@ -261,13 +260,15 @@ class SqliteStore(
             return reader.checkpoints()
 
     def quick_reads(self) -> SqliteQuickReads:
-        with driver_errors(self._path), self._readers_changed:
-            self._refuse_if_closed()
-            quick = SqliteQuickReads(
-                self._path, Reader(self._path, self._limits, busy_timeout_ms=0)
-            )
-            self._quick_reads.append(quick)
-            return quick
+        with driver_errors(self._path):
+            reader = Reader(self._path, self._limits, busy_timeout_ms=0)
+        quick = SqliteQuickReads(self._path, reader)
+        with self._readers_changed:
+            if not self._closed:
+                self._quick_reads.append(quick)
+                return quick
+        quick.close()
+        raise StoreClosed(f"{self._path} is closed")
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._writing() as connection, transaction(connection):
@@ -305,7 +306,7 @@ class SqliteStore(
         finally:
             with self._readers_changed:
                 self._busy_readers -= 1
-                keep = not self._closed and len(self._idle_readers) < self._limits.max_tenant_reads
+                keep = not self._closed and len(self._idle_readers) < MAX_IDLE_READERS
                 if reader is not None and keep:
                     self._idle_readers.append(reader)
                 elif reader is not None:

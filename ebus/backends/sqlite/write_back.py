@@ -1,10 +1,14 @@
-"""Writing a WAL back into its database, in a thread of its own, so that no append waits for it."""
+"""Writing a WAL back into its database, in a thread of its own.
+
+An append waits for the end of it at most: for what came while the rest was written back.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -45,7 +49,8 @@ class WriteBack:
         """To be called with the write lock held."""
         if self.wal_pages >= self._due_at_pages and not self._is_due:
             self._is_due = True
-            self._threads.submit(self._run)
+            with suppress(RuntimeError):  # no thread could be started: it waits for the next
+                self._threads.submit(self._run)
 
     def close(self) -> None:
         """Wait for what runs; nothing runs any more afterwards."""
@@ -71,12 +76,13 @@ class WriteBack:
     def _write_back(self) -> None:
         """Write back all of it, so that the next commit begins the WAL anew.
 
-        Most of it happens beside the writers. Were that all, a WAL that is always written to
-        would never be written back to its end; so the little that has come meanwhile is
-        written back while the writers wait.
+        Most of it happens beside the writers, and what has come by then once more. Were that
+        all, a WAL that is always written to would never be written back to its end; so the
+        little that is left is written back while the writers wait.
         """
         connection = connect_for_checkpoints(self._path)
         try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             with self._write_lock:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from ebus.config import Config
@@ -86,6 +87,7 @@ async def _further_pages(
         page = await store.read_wire(start, stop, limit=limit)
         yield page
         start = page.next
+        await asyncio.sleep(0)  # small pages are read on the loop, which others wait for
 
 
 def _next_link(next_position: int | None, stop: int | None) -> dict[str, str]:
