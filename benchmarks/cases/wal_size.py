@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.appending import check_batch
+from benchmarks.appending import check_append, check_batch
 from benchmarks.errors import check
 from benchmarks.record import Result
 from benchmarks.scale import Scale
@@ -45,6 +45,7 @@ def _most_while_writing(
     scale: Scale, ebus: Server, tenant: Tenant, wal: Path, reader: SlowReader | None
 ) -> int:
     """The size in bytes of the WAL's file at its largest."""
+    check_append(ebus, tenant)  # after it nothing of an earlier load is still to come
     before, most = ebus.head(tenant), 0
     batches = batch_requests(tenant, BATCH)
     seconds = 2 * scale.seconds
