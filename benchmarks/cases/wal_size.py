@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.appending import check_append, check_batch
+from benchmarks.appending import check_batch
 from benchmarks.errors import check
 from benchmarks.record import Result
 from benchmarks.scale import Scale
 from benchmarks.servers import Server, serving_ebus
 from benchmarks.slow_reader import SlowReader
-from benchmarks.workload import Tenant, batch_requests, fill, make_tenants, stream_requests
+from benchmarks.workload import (
+    Tenant,
+    append_requests,
+    batch_requests,
+    fill,
+    make_tenants,
+    stream_requests,
+)
 from benchmarks.wrk import loading
 from ebus import open_engine
 
@@ -45,7 +52,8 @@ def _most_while_writing(
     scale: Scale, ebus: Server, tenant: Tenant, wal: Path, reader: SlowReader | None
 ) -> int:
     """The size in bytes of the WAL's file at its largest."""
-    check_append(ebus, tenant)  # after it nothing of an earlier load is still to come
+    [append] = append_requests([tenant])
+    ebus.answer(append)  # after it nothing of an earlier load is still to come
     before, most = ebus.head(tenant), 0
     batches = batch_requests(tenant, BATCH)
     seconds = 2 * scale.seconds
