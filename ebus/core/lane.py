@@ -133,7 +133,8 @@ class Lane(Generic[Work]):
         self._start_is_due = False
         while self._jobs and self._running < self._places:
             group = self._take_group()
-            if not group:
+            if not group:  # everybody has left
+                self._answer(group, [])
                 continue
             results = self._try_now(group) if self._run_now is not None else None
             if results is not None:

@@ -319,6 +319,16 @@ async def test_a_job_whose_answer_is_cancelled_while_it_waits_is_not_done() -> N
     assert await third == "C"
 
 
+@on_a_loop
+async def test_a_lane_is_drained_when_all_that_waited_have_left() -> None:
+    workshop = Workshop()
+    draining = asyncio.create_task(workshop.lane.drained())  # which looks before they have left
+    for answer in workshop.put("ab"):
+        answer.cancel()
+    await asyncio.wait_for(draining, 60)
+    assert workshop.groups == []
+
+
 # What can be done at once
 
 
