@@ -340,9 +340,6 @@ class AsyncEngine:
         self, name: TenantName, *, durability: Durability | None = None
     ) -> AsyncTenantStore:
         """What `tenant` does, in two steps: `give_back` must follow, exactly once."""
-        store = self.borrow_open(name)
-        if store is not None:
-            return store
         if self._closing:
             raise StoreClosed("the engine is closing")
         place = self._places.get(name)
@@ -350,21 +347,15 @@ class AsyncEngine:
             place = _Place(asyncio.create_task(self._open(name, durability)))
             self._places[name] = place
         place.users += 1
+        if place.store is not None:
+            self._places.move_to_end(name)
+            return place.store
         try:
             # Shielded: who came first may leave without failing those who wait too.
             return await asyncio.shield(place.opening)
         except BaseException:
             place.users -= 1
             raise
-
-    def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
-        """`borrow` for a tenant that is open already; None, and nothing borrowed, otherwise."""
-        place = self._places.get(name)
-        if place is None or place.store is None or self._closing:
-            return None
-        place.users += 1
-        self._places.move_to_end(name)
-        return place.store
 
     def give_back(self, name: TenantName) -> None:
         place = self._places.get(name)

@@ -101,11 +101,8 @@ class Tenancy:
             raise _unauthorized("Invalid API key")
         if self._rates is not None and not self._rates.take(entry.number):
             raise _too_many(self._rates.rate)
-        engine = self._open_engine()
         tenant = entry.config
-        store = engine.borrow_open(tenant.name)
-        if store is None:
-            store = await engine.borrow(tenant.name, durability=tenant.durability)
+        store = await self._open_engine().borrow(tenant.name, durability=tenant.durability)
         return Tenant(tenant.name, store)
 
     def leave(self, tenant: Tenant) -> None:
