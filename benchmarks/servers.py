@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from benchmarks.errors import BenchmarkFailed, check
 from benchmarks.workload import Request, Tenant
@@ -27,6 +28,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 _LISTENING = re.compile(r"Server listening on [^ ]*:(\d+)\b")
 _ROOT = Path(__file__).resolve().parent.parent
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Server:
@@ -168,7 +170,7 @@ def write_config(
     durability: Durability,
     settings: Mapping[str, object] | None = None,
 ) -> Path:
-    """A config file in the directory. JSON is YAML."""
+    """A config file in the directory, in the YAML that users write: a line a key."""
     config = {
         "data_dir": str(directory / "data"),
         "durability": durability,
@@ -176,7 +178,7 @@ def write_config(
         **(settings or {}),
     }
     path = directory / "tenants.yaml"
-    path.write_bytes(msgspec.json.encode(config))
+    path.write_text(yaml.dump(msgspec.to_builtins(config), Dumper=_DUMPER, sort_keys=False))
     path.chmod(0o600)
     return path
 
