@@ -1,10 +1,15 @@
-"""In process: events stored in a second by each engine, one at a time and in batches."""
+"""In process: events stored in a second by each engine, one at a time and in batches.
+
+The events have been read from JSON, as those of an HTTP request are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.errors import check
 from benchmarks.pace import repeats_per_s
@@ -13,6 +18,7 @@ from benchmarks.rows import Rows
 from benchmarks.scale import Scale
 from benchmarks.workload import make_events
 from ebus import Append, open_engine
+from ebus.core.event import parse_events
 
 ENGINES = ("sqlite", "memory")
 SIZES = (1, 10, 100, 1_000)
@@ -27,7 +33,7 @@ def measure(scale: Scale, directory: Path) -> Result:
     ):
         stores = {"sqlite": sqlite.open("a"), "memory": memory.open("a")}
         for size in SIZES:
-            events = make_events(size)
+            events = parse_events(msgspec.json.encode(make_events(size)))
             steps: dict[str, Callable[[], object]] = {"rows": partial(rows.commit, events)}
             for engine in ENGINES:
                 store = stores[engine]

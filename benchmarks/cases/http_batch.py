@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.appending import appended_per_s, check_append, check_batch
 from benchmarks.pace import repeats_per_s
 from benchmarks.record import Result
@@ -21,6 +23,7 @@ from benchmarks.workload import (
 )
 from benchmarks.wrk import load
 from ebus import Append, open_engine
+from ebus.core.event import parse_events
 
 CONNECTIONS = 32
 SIZES = (10, 100, 1_000)
@@ -30,7 +33,7 @@ LARGEST = 1_000
 def measure(scale: Scale, directory: Path) -> Result:
     result = Result()
     [tenant] = make_tenants(1)
-    events = make_events(LARGEST)
+    events = parse_events(msgspec.json.encode(make_events(LARGEST)))
     with (
         serving_bare(directory) as bare,
         serving_ebus(directory, [tenant]) as ebus,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ebus.core.engine import Durability, Engine
 from ebus.core.errors import InvalidRange, StoreClosed
-from ebus.core.event import decode_event, encode_event, utc_now
+from ebus.core.event import decode_event, encode_events, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
     Appended,
@@ -63,8 +63,8 @@ class MemoryStore(TenantStore, SupportsTrim):
                     results.append(None)
                 else:
                     first = log.head + 1
-                    for position, event in enumerate(write.events, first):
-                        log.events[position] = encode_event(event, position, now)
+                    encoded = encode_events(write.events, first, now)
+                    log.events.update(enumerate(encoded, first))
                     log.head += len(write.events)
                     results.append(Appended(first, log.head))
             return results

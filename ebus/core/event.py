@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, count, repeat
 from typing import Any, Self
 
 import msgspec
@@ -31,7 +31,7 @@ def _utc_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
-class NewEvent(msgspec.Struct, frozen=True):
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event that is to be appended.
 
     `type` is 1 to 255 characters without control characters. `data` is one JSON document in
@@ -64,10 +64,14 @@ class NewEvent(msgspec.Struct, frozen=True):
 
     def stamped(self, now: str) -> NewEvent:
         """The event with `now` as its time stamp, unless it has one already."""
-        return NewEvent(self.type, self.data, now) if self.timestamp is UNSET else self
+        return type(self)(self.type, self.data, now) if self.timestamp is UNSET else self
 
 
-class Event(msgspec.Struct, frozen=True):
+class _ParsedEvent(NewEvent, frozen=True, gc=False):
+    """An event that was read from JSON: its data is a JSON document for certain."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event that is stored: `position` counts from 1 within its tenant."""
 
     position: int
@@ -105,6 +109,45 @@ def decode_event(wire: bytes) -> Event:
     return _decode_event(wire)
 
 
+def encode_events(events: Sequence[NewEvent], first_position: int, now: str) -> list[bytes]:
+    """Each event as `encode_event` gives it, at positions from the first on."""
+    if len(events) < _FEW:
+        return list(map(encode_event, events, count(first_position), repeat(now)))
+    types = [event.type for event in events]
+    datas = [event.data for event in events]
+    times = [now if event.timestamp is UNSET else event.timestamp for event in events]
+    # All by one call. But data may hold line breaks of its own.
+    lines = _encode_lines(map(Event, count(first_position), types, datas, times)).split(b"\n")
+    if len(lines) != len(events) + 1:
+        return list(map(encode_event, events, count(first_position), repeat(now)))
+    del lines[-1]
+    return lines
+
+
+_FEW = 4
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+_parse_event = msgspec.json.Decoder(_ParsedEvent).decode
+_parse_events = msgspec.json.Decoder(list[_ParsedEvent]).decode
+
+
+def parse_event(body: bytes) -> NewEvent:
+    """An event from the JSON of a client. Raises `msgspec.DecodeError` and what it inherits."""
+    return _parse_event(checked_utf8(body))
+
+
+def parse_events(body: bytes) -> Sequence[NewEvent]:
+    """Like `parse_event`, from an array of events."""
+    return _parse_events(checked_utf8(body))
+
+
+def checked_utf8(body: bytes) -> bytes:
+    """The same bytes, or `UnicodeDecodeError`. The parser does not look at what it skips."""
+    if not body.isascii():
+        body.decode()
+    return body
+
+
 def event_bytes(event: NewEvent) -> int:
     """The size that `Limits.max_event_bytes` bounds: bytes of the data, and characters else."""
     return len(memoryview(event.data)) + len(event.type) + len(event.timestamp or "")
@@ -130,23 +173,30 @@ def _are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
     It looks at one property of all events after the other, so that the loops are C's: half of
     what looking at each event costs.
     """
-    if set(map(type, events)) != {NewEvent}:
+    classes = set(map(type, events))
+    if not classes <= {NewEvent, _ParsedEvent}:
         return False
     types = [event.type for event in events]
     times = [event.timestamp for event in events if event.timestamp is not UNSET]
     datas = [event.data for event in events]
-    if set(map(type, (*types, *times))) != {str} or set(map(type, datas)) != {Raw}:
+    if NewEvent in classes and not _are_plain_documents(types, times, datas):
         return False
     types = list(set(types))
+    longest = max(map(len, datas))
+    return (
+        longest <= min(limits.max_json_depth, limits.max_event_bytes - _MAX_PLAIN_CHARS)
+        and all(len(it) <= min(limits.max_type_chars, _MAX_PLAIN_TYPE) for it in types)
+        and all(map(_PLAIN_TYPE.fullmatch, types))
+        and _PLAIN_TIMESTAMPS.fullmatch("\n".join([*times, ""])) is not None
+    )
+
+
+def _are_plain_documents(types: list[Any], times: list[Any], datas: list[Any]) -> bool:
+    """Whether these are what they should be, and the data is JSON: true of what was parsed."""
+    if set(map(type, (*types, *times))) != {str} or set(map(type, datas)) != {Raw}:
+        return False
     texts = list(map(bytes, datas))
-    longest = max(map(len, texts))
-    if (
-        longest > min(limits.max_json_depth, limits.max_event_bytes - _MAX_PLAIN_CHARS)
-        or any(len(it) > min(limits.max_type_chars, _MAX_PLAIN_TYPE) for it in types)
-        or not all(map(_PLAIN_TYPE.fullmatch, types))
-        or not all(map(_PLAIN_TIMESTAMP.fullmatch, times))
-        or not all(map(bytes.isascii, texts))
-    ):
+    if not all(map(bytes.isascii, texts)):
         return False
     try:
         deque(map(_parse_json, texts), maxlen=0)
@@ -158,10 +208,10 @@ def _are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
 _MAX_PLAIN_TYPE = 255
 _MAX_PLAIN_CHARS = _MAX_PLAIN_TYPE + len("2024-01-01T00:00:00.000000000+00:00")
 _PLAIN_TYPE = re.compile(r"[ -~]+")
-_PLAIN_TIMESTAMP = re.compile(
-    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])"  # days that every month has
+_PLAIN_TIMESTAMPS = re.compile(  # one a line
+    r"(?:\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])"  # days that every month has
     r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
-    r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)\n)*+",
     re.ASCII,
 )
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import unquote_plus
 
 import msgspec
 from litestar.types import Receive, Scope
 
-from ebus.core.event import NewEvent
+from ebus.core.event import NewEvent, checked_utf8, parse_event, parse_events
 from ebus.core.limits import MAX_POSITION
 from ebus.http.problems import Problem
 
@@ -26,21 +27,19 @@ class Position(msgspec.Struct, frozen=True):
     position: Annotated[int, msgspec.Meta(ge=0, le=MAX_POSITION)]
 
 
-_decode_event = msgspec.json.Decoder(NewEvent)
-_decode_batch = msgspec.json.Decoder(list[NewEvent])
-_decode_position = msgspec.json.Decoder(Position)
+_position = msgspec.json.Decoder(Position)
 
 
 def decode_event(body: bytes) -> NewEvent:
-    return _decode(_decode_event, body)
+    return _decode(parse_event, body)
 
 
-def decode_batch(body: bytes) -> list[NewEvent]:
-    return _decode(_decode_batch, body)
+def decode_batch(body: bytes) -> Sequence[NewEvent]:
+    return _decode(parse_events, body)
 
 
 def decode_position(body: bytes) -> int:
-    return _decode(_decode_position, body).position
+    return _decode(lambda body: _position.decode(checked_utf8(body)), body).position
 
 
 def encode_position(position: int) -> bytes:
@@ -50,11 +49,9 @@ def encode_position(position: int) -> bytes:
 _AT_PLACE = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _decode(parse: Callable[[bytes], T], body: bytes) -> T:
     try:
-        if not body.isascii():
-            body.decode()  # the decoder passes raw JSON through without looking at its bytes
-        return decoder.decode(body)
+        return parse(body)
     except msgspec.ValidationError as error:
         problem, place = str(error), "$"
         if match := _AT_PLACE.fullmatch(problem):

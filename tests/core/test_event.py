@@ -19,7 +19,9 @@ from ebus.core.event import (
     check_events,
     decode_event,
     encode_event,
+    encode_events,
     nests_deeper,
+    parse_events,
     utc_now,
 )
 from ebus.core.limits import Limits
@@ -118,3 +120,57 @@ def test_depth_is_counted_outside_strings(json: bytes, deep: int) -> None:
 def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) -> None:
     if _are_plainly_valid(events, limits):
         _check_each(events, limits)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b'{"type":"A","data":1}', b'{"type":"","data":[1]}'])
+        | st.builds(
+            lambda name, time, size: msgspec.json.encode(
+                {"type": name, "data": [0] * size, "timestamp": time}
+            ),
+            st.sampled_from(["A", "\x7f", "\u00e9", "x" * 256]),
+            st.sampled_from(
+                [
+                    "2024-02-29T00:00:00Z",
+                    "2023-02-29T00:00:00Z",
+                    "2024-01-01T00:00:00Z\n2024-01-01T00:00:00Z",
+                    "\n",
+                    "",
+                ]
+            ),
+            st.sampled_from([0, 1, 300]),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.builds(Limits, max_event_bytes=st.integers(1, 900), max_type_chars=st.integers(1, 300)),
+)
+def test_what_was_parsed_and_is_plainly_valid_is_valid(bodies: list[bytes], limits: Limits) -> None:
+    events = parse_events(b"[" + b",".join(bodies) + b"]")
+    if _are_plainly_valid(events, limits):
+        _check_each([NewEvent(it.type, it.data, it.timestamp) for it in events], limits)
+
+
+def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
+    parsed = parse_events(b'[{"type":"A","data":{"a": [1]},"timestamp":"2024-01-01T00:00:00Z"}]')
+    assert _are_plainly_valid(parsed, Limits())
+    with pytest.raises(UnicodeDecodeError):
+        parse_events(b'[{"type":"A","data":"\xff"}]')
+
+
+@given(
+    st.lists(
+        st.builds(
+            NewEvent,
+            st.text(),
+            st.sampled_from([b"1", b'"a\\nb"', b"[1,\n2]", b'{\r\n"a":1}', b'"\xc3\xa9"']).map(Raw),
+            st.sampled_from([UNSET, "2024-02-29T00:00:00Z"]),
+        ),
+        max_size=12,
+    ),
+    st.integers(1, 2**62),
+)
+def test_many_events_are_encoded_as_each_of_them(events: list[NewEvent], first: int) -> None:
+    each = [encode_event(event, first + at, "now") for at, event in enumerate(events)]
+    assert encode_events(events, first, "now") == each

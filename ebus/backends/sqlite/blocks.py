@@ -16,6 +16,7 @@ from itertools import accumulate, islice
 import msgspec
 
 _OFFSET_BYTES = 4
+_WITH_COMMA = (1).__add__
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ def build_blocks(
     pending: list[bytes] = []
     while pending := pending + list(islice(further, max_events - len(pending))):
         # Where each event ends, and the comma after it: where the next one starts.
-        ends = list(accumulate(len(event) + 1 for event in pending))
+        ends = list(accumulate(map(_WITH_COMMA, map(len, pending))))
         count = min(len(ends), bisect_left(ends, max_bytes) + 1)
         taken, pending = pending[:count], pending[count:]
         starts = struct.pack(f"<{count - 1}I", *ends[: count - 1])

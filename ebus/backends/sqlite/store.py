@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from itertools import repeat
 from pathlib import Path
 
 import apsw
@@ -33,7 +32,7 @@ from ebus.core.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from ebus.core.event import Event, encode_event, utc_now
+from ebus.core.event import Event, encode_events, utc_now
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
     Appended,
@@ -184,7 +183,7 @@ class SqliteStore(
             head += len(write.events)
             if head > MAX_POSITION:
                 raise StoreFull(f"{self._path} has no positions left")
-            encoded += map(encode_event, write.events, range(first, head + 1), repeat(now))
+            encoded += encode_events(write.events, first, now)
             results.append(Appended(first, head))
         blocks = build_blocks(
             encoded,
