@@ -73,10 +73,13 @@ def parse_document(data: bytes, mistakes: FileMistakes) -> Node | None:
         mistakes.add(line, "a control character, which YAML does not allow; remove it")
         return None
     try:
-        if line := _line_nested_too_deeply(text):
-            mistakes.add(line, f"nested more than {MAX_DEPTH} levels deep; no setting is")
-            return None
-        root = yaml.compose(text, Loader=LOADER)
+        try:
+            root = yaml.compose(text, Loader=_shallow(LOADER))
+        except _PerhapsTooDeep:
+            if line := _line_nested_too_deeply(text):
+                mistakes.add(line, f"nested more than {MAX_DEPTH} levels deep; no setting is")
+                return None
+            root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         mistakes.add(*_explained(error))
         return None
@@ -86,8 +89,37 @@ def parse_document(data: bytes, mistakes: FileMistakes) -> Node | None:
     return root
 
 
+class _PerhapsTooDeep(Exception):
+    """There are nodes within more than `MAX_DEPTH` levels, if only plain values."""
+
+
+class _LevelCount:
+    """Mixed into a loader, breaks its recursion off before it goes too deep.
+
+    Both loaders call these two methods around each node that they compose, for resolvers of
+    tags by path. ebus has none, so that counting costs no more than PyYAML's finding that out.
+    """
+
+    _level = 0
+
+    def descend_resolver(self, parent: object, index: object) -> None:
+        self._level += 1
+        if self._level > MAX_DEPTH:
+            raise _PerhapsTooDeep
+
+    def ascend_resolver(self) -> None:
+        self._level -= 1
+
+
+def _shallow(loader: type[yaml.SafeLoader]) -> type[yaml.SafeLoader]:
+    return type("_ShallowLoader", (_LevelCount, loader), {})
+
+
 def _line_nested_too_deeply(text: str) -> int:
-    """The first such line, 0 when there is none. Events come one by one, without recursion."""
+    """The first such line, 0 when there is none. Events come one by one, without recursion.
+
+    Exact, but it takes as long as composing does.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
