@@ -53,22 +53,27 @@ def refusals(text: str) -> list[str]:
 
 TOO_DEEP = f"nested more than {DEPTH} levels deep; no setting is"
 
-VALUES = st.recursive(
-    st.sampled_from(["a", "[", "- b", "# c"]) | st.integers(0, 9),
-    lambda values: (
-        st.lists(values, max_size=3) | st.dictionaries(st.sampled_from("abc"), values, max_size=3)
-    ),
-    max_leaves=15,
-)
+LEAVES = st.sampled_from(["a", "[", "- b", "# c", [], {}]) | st.integers(0, 9)
 
 
-@given(value=VALUES, flow=st.sampled_from([True, False, None]))
+@st.composite
+def nested(draw: st.DrawFn) -> Any:
+    """A value of up to two levels more than are allowed, with others beside it on each."""
+    value: Any = draw(LEAVES)
+    for _ in range(draw(st.integers(0, DEPTH + 2))):
+        beside = draw(st.lists(LEAVES, max_size=2))
+        values: list[Any] = draw(st.permutations([value, *beside]))
+        value = draw(st.sampled_from([values, dict(zip("abc", values, strict=False))]))
+    return value
+
+
+@given(value=nested(), flow=st.sampled_from([True, False, None]))
 def test_only_what_nests_too_deeply_is_refused(value: Any, flow: bool | None) -> None:
     text = yaml.dump(value, Dumper=Dumper, default_flow_style=flow)
     assert refusals(text) == ([TOO_DEEP] if depth_of(value) > DEPTH else [])
 
 
-@given(value=VALUES)
+@given(value=nested())
 def test_the_line_is_that_of_the_first_level_too_deep(value: Any) -> None:
     mistakes = FileMistakes("x")
     text = "a:\n  b:\n    c:\n      d: 1\ne: " + yaml.dump(
