@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import msgspec
 import pytest
 
 import ebus
-from ebus.config import FILE_KEYS, Config, TenantConfig, document, load_config
+from ebus.config import FILE_KEYS, Config, ConfigError, TenantConfig, document, load_config
 from ebus.core.limits import Limits
 from tests.config.tenants_yaml import LONG_KEY, ONE_TENANT, load, write
 
@@ -157,6 +159,19 @@ def test_a_key_may_hold_every_visible_character(tmp_path: Path) -> None:
 def test_ten_thousand_tenants_load(tmp_path: Path) -> None:
     tenants = "".join(f"  - name: t{n}\n    api_key: {LONG_KEY}{n}\n" for n in range(10_000))
     assert len(load(tmp_path, "tenants:\n" + tenants).tenants) == 10_000
+
+
+@pytest.mark.parametrize("text", [ONE_TENANT, "tenants: []"])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path, text: str, enabled: bool) -> None:
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with suppress(ConfigError):
+            load(tmp_path, text)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_a_file_can_come_through_a_pipe() -> None:
