@@ -6,7 +6,7 @@ of the type `EngineFactory`; the part of the address before the first colon choo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
@@ -94,6 +94,18 @@ class SupportsInspect(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsAbsent(Protocol):
+    """The power to tell quickly which of many tenants have nothing stored."""
+
+    def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
+        """Those of the tenants of whom there is nothing at all: `inspect` would say `new`.
+
+        Changes nothing and raises nothing. May leave out any of which it is not certain.
+        """
+        ...
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What a look at an engine and its tenants has found."""
 
@@ -116,9 +128,11 @@ def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
     except EbusError as error:
         findings.refusals.append(str(error))
     if isinstance(engine, SupportsInspect):
+        names = list(names)
+        absent = engine.absent(names) if isinstance(engine, SupportsAbsent) else frozenset()
         for name in names:
             try:
-                findings.tenants[name] = engine.inspect(name)
+                findings.tenants[name] = "new" if name in absent else engine.inspect(name)
             except EbusError as error:
                 findings.refusals.append(str(error))
     return findings

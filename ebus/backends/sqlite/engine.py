@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -18,6 +19,7 @@ from ebus.backends.sqlite.takeover import take_over
 from ebus.core.engine import (
     Durability,
     Engine,
+    SupportsAbsent,
     SupportsHealth,
     SupportsInspect,
     check_durability,
@@ -29,7 +31,7 @@ from ebus.core.tenant import TenantName
 SUFFIX = ".db"
 
 
-class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
+class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
     The directory and the files are made so that only their owner can read them.
@@ -113,6 +115,19 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect):
     def inspect(self, name: str) -> str:
         tenant = self._name(name)
         return _INSPECTION[inspect_file(self.path(tenant))]
+
+    def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
+        try:
+            files = os.listdir(self._directory)
+        except FileNotFoundError:
+            files = []
+        except OSError:
+            return frozenset()
+        # A WAL or a journal by itself counts too, and so does a file whose name differs only
+        # in case, which on some file systems is the tenant's own.
+        present = {file.lower().partition(SUFFIX)[0] for file in files}
+        max_chars = self._limits.max_tenant_name_chars
+        return {name for name in names if name.lower() not in present and len(name) <= max_chars}
 
     def tenants(self) -> list[TenantName]:
         if not self._directory.exists():
