@@ -27,6 +27,7 @@ from ebus.core.store import (
     Appended,
     QuickReads,
     SaveCheckpoint,
+    SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
     SupportsWireRead,
@@ -229,13 +230,21 @@ class AsyncTenantStore:
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
+        await self._aclose(self._store.close)
+
+    async def put_away(self) -> None:
+        """Like `aclose`, for a tenant that is likely to be opened again."""
+        store = self._store
+        await self._aclose(store.put_away if isinstance(store, SupportsPutAway) else store.close)
+
+    async def _aclose(self, close: Callable[[], None]) -> None:
         self._writes.close()
         self._reads.close()
         await self._writes.drained()
         await self._reads.drained()
         if not self._closed:
             self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
+            await asyncio.get_running_loop().run_in_executor(self._threads, close)
 
 
 def _head(quick: QuickReads) -> int:
@@ -398,7 +407,7 @@ class AsyncEngine:
 
     async def _close(self, name: TenantName, store: AsyncTenantStore) -> None:
         try:
-            await store.aclose()
+            await store.put_away()
         except EbusError as error:  # nobody waits for it
             logger.warning("a tenant could not be closed: %s", error)
         finally:

@@ -233,6 +233,18 @@ class SupportsQuickCommit(Protocol):
 
 
 @runtime_checkable
+class SupportsPutAway(Protocol):
+    """The power to be closed for a while, at less cost than for good."""
+
+    def put_away(self) -> None:
+        """Like `TenantStore.close`, for a tenant that is likely to be opened again.
+
+        What is left to do is done when it is opened and closed, or when its engine is closed.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsTrim(Protocol):
     """The power to forget the oldest events."""
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +20,9 @@ import pytest
 from ebus import NewEvent
 from ebus.backends.sqlite import SqliteEngine, SqliteStore, write_back
 from ebus.backends.sqlite.reader import Reader
+from ebus.backends.sqlite.resting import MAX_RESTING_WAL_BYTES
 from ebus.core.engine import Durability
-from ebus.core.errors import StoreClosed, StoreUnavailable
+from ebus.core.errors import StoreClosed, StoreForeign, StoreUnavailable
 from ebus.core.event import event_bytes
 from ebus.core.limits import Limits
 from ebus.core.store import SupportsQuickReads
@@ -264,6 +269,192 @@ def test_a_checkpoint_whose_turn_comes_after_the_store_was_closed_does_nothing(
     wait_until(checkpoints.all_ended)
     assert [file.name for file in tmp_path.iterdir()] == ["alice.db"]
     assert (tmp_path / "alice.db").read_bytes() == before
+
+
+# Put away
+
+
+def files_in(directory: Path) -> set[str]:
+    return {file.name for file in directory.iterdir()}
+
+
+def test_a_tenant_that_is_put_away_keeps_its_wal_and_goes_on_with_it(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    for position in range(1, 5):  # too few for a checkpoint
+        store = engine.open("alice")
+        assert store.append([EVENT]).first_position == position
+        size = (tmp_path / "alice.db").stat().st_size
+        store.put_away()
+        assert "alice.db-wal" in files_in(tmp_path)
+    assert times_begun(tmp_path) == 0
+    assert (tmp_path / "alice.db").stat().st_size == size  # all of it is in the WAL
+    assert engine.open("alice").count() == 4
+
+
+def test_a_store_that_was_put_away_is_closed(alice: SqliteStore) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    with pytest.raises(StoreClosed):
+        alice.append([EVENT])
+    with pytest.raises(StoreClosed):
+        alice.head()
+    alice.put_away()
+    alice.close()
+
+
+@pytest.mark.parametrize("opens_again", [False, True])
+def test_a_stop_leaves_one_file_of_each_tenant_that_was_put_away(
+    engine: SqliteEngine, tmp_path: Path, opens_again: bool
+) -> None:
+    names = [f"tenant-{number}" for number in range(20)]
+    for name in names:
+        store = engine.open(name)
+        store.append([EVENT])
+        store.put_away()
+        if opens_again:
+            engine.open(name)
+    engine.close()
+    assert files_in(tmp_path) == {f"{name}.db" for name in names}
+    with SqliteEngine(tmp_path) as again:
+        assert [again.open(name).count() for name in names] == [1] * 20
+
+
+def test_a_store_that_is_closed_for_good_after_it_was_put_away_leaves_one_file(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    engine.open("alice").close()
+    assert files_in(tmp_path) == {"alice.db"}
+
+
+def test_the_wal_that_is_left_is_bounded(
+    tmp_path: Path, durability: Durability, checkpoints: Checkpoints
+) -> None:
+    with SqliteEngine(tmp_path, durability=durability) as engine:
+        for _ in range(400):
+            alice = engine.open("alice")
+            alice.append([EVENT])
+            alice.put_away()
+            wal = tmp_path / "alice.db-wal"
+            assert not wal.exists() or wal.stat().st_size <= MAX_RESTING_WAL_BYTES
+        assert engine.open("alice").count() == 400
+
+
+def test_dropping_a_tenant_that_was_put_away_leaves_nothing(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    engine.drop("alice")
+    assert files_in(tmp_path) == set()
+    assert engine.open("alice").append([EVENT]).first_position == 1
+
+
+def test_a_tenant_that_was_put_away_is_listed_and_ready(
+    engine: SqliteEngine, alice: SqliteStore
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    assert engine.tenants() == ["alice"]
+    assert engine.inspect("alice") == "ready"
+
+
+def test_what_another_process_did_to_a_tenant_that_was_put_away_is_seen(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    with SqliteEngine(tmp_path) as other:
+        assert other.open("alice").append([EVENT] * 3).first_position == 2
+    assert engine.open("alice").append([EVENT]).first_position == 5
+
+
+def test_a_tenant_that_is_put_away_while_another_process_has_it_open_loses_nothing(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    with SqliteEngine(tmp_path) as other:
+        theirs = other.open("alice")
+        alice.append([EVENT])
+        alice.put_away()
+        assert theirs.append([EVENT]).first_position == 2
+        assert engine.open("alice").append([EVENT]).first_position == 3
+        engine.open("alice").put_away()
+        engine.close()  # they have it still: they write the WAL back when they are done
+        assert theirs.append([EVENT]).first_position == 4
+    assert files_in(tmp_path) == {"alice.db"}
+
+
+def test_a_stop_does_not_wait_for_a_process_that_holds_a_tenant_that_was_put_away(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    holder = apsw.Connection(str(tmp_path / "alice.db"))
+    holder.pragma("locking_mode", "exclusive")
+    holder.execute("BEGIN EXCLUSIVE")
+    engine.close()
+    holder.close()
+    with SqliteEngine(tmp_path) as again:
+        assert again.open("alice").count() == 1
+
+
+def test_a_file_that_took_the_place_of_one_that_was_put_away_is_looked_at(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    alice.put_away()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    stranger = apsw.Connection(str(tmp_path / "alice.db"))
+    stranger.execute("CREATE TABLE theirs (a)")
+    stranger.close()
+    before = (tmp_path / "alice.db").read_bytes()
+    with pytest.raises(StoreForeign):
+        engine.open("alice")
+    engine.close()
+    assert (tmp_path / "alice.db").read_bytes() == before
+
+
+KILLED = """
+import sys
+from ebus.backends.sqlite import SqliteEngine
+from tests.backends.test_sqlite_wal import EVENT
+
+engine = SqliteEngine(sys.argv[1], durability=sys.argv[2])
+turn = 0
+while True:
+    turn += 1
+    for number in range(5):
+        store = engine.open(f"tenant-{number}")
+        print(number, store.append([EVENT]).last_position, flush=True)
+        store.put_away()
+"""
+
+
+def test_a_kill_loses_nothing_of_tenants_that_were_put_away(
+    tmp_path: Path, durability: Durability
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), durability], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    acknowledged = dict.fromkeys(range(5), 0)
+    for line, _ in zip(process.stdout, range(500), strict=False):
+        number, position = map(int, line.split())
+        acknowledged[number] = position
+    os.kill(process.pid, signal.SIGKILL)
+    for line in process.stdout:
+        if line.endswith("\n"):
+            number, position = map(int, line.split())
+            acknowledged[number] = position
+    process.stdout.close()
+    process.wait(60)
+    assert min(acknowledged.values()) >= 100
+    with SqliteEngine(tmp_path) as engine:
+        for number, position in acknowledged.items():
+            assert engine.open(f"tenant-{number}").head() in (position, position + 1)
 
 
 # Quick reads

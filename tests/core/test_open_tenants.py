@@ -188,6 +188,23 @@ async def test_hundreds_of_sqlite_tenants_take_few_files(tmp_path: Path) -> None
     assert open_databases("self", tmp_path) == set()
 
 
+@on_a_loop
+async def test_a_tenant_that_had_to_make_room_keeps_its_wal_until_the_stop(tmp_path: Path) -> None:
+    limits = Limits(max_open_tenants=BOUND)
+    engine = SqliteEngine(tmp_path, durability="normal", limits=limits)
+    async_engine = AsyncEngine(engine, limits=limits)
+    for turn in (1, 2):
+        for number in range(3 * BOUND):
+            assert await use(async_engine, tenant(number)) == turn
+        assert {f"{tenant(number)}.db-wal" for number in range(3 * BOUND)} < files_in(tmp_path)
+    await async_engine.aclose()
+    assert files_in(tmp_path) == {f"{tenant(number)}.db" for number in range(3 * BOUND)}
+
+
+def files_in(directory: Path) -> set[str]:
+    return {file.name for file in directory.iterdir()}
+
+
 def open_databases(process: int | str, directory: Path) -> set[str]:
     """The databases in this directory that a process has open."""
     found = set()

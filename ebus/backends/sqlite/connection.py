@@ -130,6 +130,11 @@ def sync_on_commit(connection: apsw.Connection, durability: Durability) -> None:
     connection.pragma("fullfsync", durability == "full")
 
 
+def leave_the_wal_behind(connection: apsw.Connection) -> None:
+    """Closing the last connection does not write the WAL back, which takes several syncs."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
 def refuse_to_write(connection: apsw.Connection) -> None:
     """A reader that wrote by mistake would do so beside the one writer."""
     connection.pragma("query_only", True)

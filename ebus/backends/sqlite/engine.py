@@ -13,6 +13,7 @@ from pathlib import Path
 import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
+from ebus.backends.sqlite.resting import Resting, settle
 from ebus.backends.sqlite.schema import FileKind, inspect_file, is_cut_off, migrate
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
@@ -29,6 +30,8 @@ from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
 
 SUFFIX = ".db"
+
+SETTLING_THREADS = 4
 
 
 class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
@@ -50,6 +53,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
         self._durability = durability
         self._limits = limits or Limits()
         self._stores: dict[TenantName, SqliteStore] = {}
+        self._resting: dict[TenantName, Resting] = {}
         self._checkpoints = ThreadPoolExecutor(1, "ebus-checkpoint")
         # Opening one tenant may take long (a takeover) and must not hold up another.
         self._tenant_locks: dict[TenantName, threading.Lock] = {}
@@ -68,20 +72,28 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             if store is None or store.closed:
                 self._make_directory()
                 path = self.path(tenant)
-                self._prepare(path)
+                resting = self._resting.get(tenant)
+                if resting is None or not resting.is_at(path):
+                    resting = None
+                    self._prepare(path)
                 store = SqliteStore(
                     path,
                     durability=durability or self._durability,
                     limits=self._limits,
                     checkpoints=self._checkpoints,
                     on_close=partial(self._forget, tenant),
+                    resting=resting,
                 )
                 self._stores[tenant] = store
+                self._resting.pop(tenant, None)
             return store
 
     def _forget(self, tenant: TenantName, store: SqliteStore) -> None:
-        if self._stores.get(tenant) is store:
-            del self._stores[tenant]
+        if self._stores.get(tenant, store) is not store:
+            return  # it has been opened again meanwhile
+        self._stores.pop(tenant, None)
+        if store.resting is not None:
+            self._resting[tenant] = store.resting
 
     def _prepare(self, path: Path) -> None:
         """Make sure that a file of the newest version is there."""
@@ -148,6 +160,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             store = self._stores.pop(tenant, None)
             if store is not None:
                 store.close()
+            self._resting.pop(tenant, None)
             if not self._directory.exists():
                 return
             path = self.path(tenant)
@@ -171,6 +184,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
         self._closed = True
         with ExitStack() as closing:  # one that fails does not keep the others open
             closing.callback(self._checkpoints.shutdown)
+            closing.callback(self._settle_all)
             for tenant in list(self._tenant_locks):
                 closing.callback(self._close_tenant, tenant)
 
@@ -179,6 +193,20 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             store = self._stores.pop(tenant, None)
             if store is not None:
                 store.close()
+
+    def _settle_all(self) -> None:
+        """Write back every WAL that was left behind: several at once share the disk's syncs."""
+        with ThreadPoolExecutor(SETTLING_THREADS, "ebus-settle") as threads:
+            settled = [threads.submit(self._settle, tenant) for tenant in list(self._resting)]
+        for one in settled:
+            one.result()
+
+    def _settle(self, tenant: TenantName) -> None:
+        with self._lock(tenant):
+            resting = self._resting.pop(tenant, None)
+            path = self.path(tenant)
+            if resting is not None and resting.is_at(path):
+                settle(path)
 
     def _name(self, name: str) -> TenantName:
         return TenantName(name, max_chars=self._limits.max_tenant_name_chars)

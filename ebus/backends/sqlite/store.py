@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -17,9 +17,11 @@ from ebus.backends.sqlite.connection import (
     Patience,
     connect,
     driver_errors,
+    leave_the_wal_behind,
     transaction,
 )
 from ebus.backends.sqlite.reader import HEAD, READ_BLOCKS, Reader, SqliteQuickReads, encoded
+from ebus.backends.sqlite.resting import Resting, may_rest
 from ebus.backends.sqlite.schema import FileKind, identify
 from ebus.backends.sqlite.write_back import WriteBack
 from ebus.core.engine import Durability
@@ -38,6 +40,7 @@ from ebus.core.store import (
     Appended,
     Page,
     SaveCheckpoint,
+    SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
     SupportsTrim,
@@ -77,13 +80,19 @@ class _Layout(msgspec.Struct):
 
 
 class SqliteStore(
-    TenantStore, SupportsWireRead, SupportsQuickReads, SupportsQuickCommit, SupportsTrim
+    TenantStore,
+    SupportsWireRead,
+    SupportsQuickReads,
+    SupportsQuickCommit,
+    SupportsPutAway,
+    SupportsTrim,
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
     Several processes may have the file open. One idle connection for reading is kept. A WAL that
     has grown to `limits.wal_checkpoint_bytes` is written back in a thread of `checkpoints`.
-    `on_close` is called when the store has been closed.
+    `on_close` is called when the store has been closed. `resting` is how this process left the
+    file when it had it open before, if it is still the same.
     """
 
     def __init__(
@@ -94,6 +103,7 @@ class SqliteStore(
         limits: Limits,
         checkpoints: Executor,
         on_close: Callable[[SqliteStore], None],
+        resting: Resting | None = None,
     ) -> None:
         self._path = path
         self._limits = limits
@@ -101,12 +111,16 @@ class SqliteStore(
         self._durability = durability
         self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
+        self.resting: Resting | None = None
+        """How the file was left, once the store has been put away and its WAL is beside it."""
         self._idle_readers: list[Reader] = []
         self._quick_reads: list[SqliteQuickReads] = []
         self._busy_readers = 0
         self._readers_changed = threading.Condition()
         self._write_lock = threading.Lock()
         self._write_back = WriteBack(path, limits, write_lock=self._write_lock, threads=checkpoints)
+        if resting is not None:
+            self._write_back.wal_pages = resting.wal_pages
         with driver_errors(path):
             self._writer = connect(path, durability=durability, patience=self._patience)
             try:
@@ -326,9 +340,17 @@ class SqliteStore(
             raise StoreClosed(f"{self._path} is closed")
 
     def close(self) -> None:
+        self._close(leaves_wal=False)
+
+    def put_away(self) -> None:
+        self._close(leaves_wal=True)
+
+    def _close(self, *, leaves_wal: bool) -> None:
         self._write_back.close()
         with self._write_lock, driver_errors(self._path), ExitStack() as closing:
             closing.callback(self._on_close, self)
+            if leaves_wal and not self._closed:
+                self._leave_wal()
             # The writer goes last: the last connection to a file writes its WAL back.
             closing.callback(self._writer.close)
             with self._readers_changed:
@@ -338,6 +360,13 @@ class SqliteStore(
                     closing.callback(reader.close)
                 self._idle_readers.clear()
                 self._quick_reads.clear()
+
+    def _leave_wal(self) -> None:
+        with suppress(OSError):  # a file that is gone: closing tells
+            resting = Resting.of(self._path, wal_pages=self._write_back.wal_pages)
+            if resting.identity == self._identity and may_rest(self._path):
+                leave_the_wal_behind(self._writer)
+                self.resting = resting
 
 
 def _identity(path: Path) -> tuple[int, int]:
