@@ -84,7 +84,9 @@ class AsyncTenantStore:
                 max_now_weight=QUICK_COMMIT_EVENTS,
                 max_now_bytes=QUICK_COMMIT_BYTES,
             ),
-            run_now=self._commit_quickly if isinstance(store, SupportsQuickCommit) else None,
+            run_now=partial(self._commit_quickly, store.commit_quickly)
+            if isinstance(store, SupportsQuickCommit)
+            else None,
         )
         self._reads: Lane[_Read] = Lane(
             partial(_read_group, max_bytes=limits.max_page_bytes),
@@ -193,14 +195,15 @@ class AsyncTenantStore:
         finally:
             self._rest_if_slow(begun_s)
 
-    def _commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
+    def _commit_quickly(
+        self, commit: Callable[[Sequence[Write]], list[Written] | None], writes: Sequence[Write]
+    ) -> list[Written] | None:
         """A small commit, here and now, on the same terms as a small read."""
-        assert isinstance(self._store, SupportsQuickCommit)
         begun_s = time.monotonic()
         if begun_s < self._rests_until_s:
             return None
         try:
-            return self._store.commit_quickly(writes)
+            return commit(writes)
         finally:
             self._rest_if_slow(begun_s)
 

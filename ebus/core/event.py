@@ -150,7 +150,7 @@ def checked_utf8(body: bytes) -> bytes:
 
 def event_bytes(event: NewEvent) -> int:
     """The size that `Limits.max_event_bytes` bounds: bytes of the data, and characters else."""
-    return len(memoryview(event.data)) + len(event.type) + len(event.timestamp or "")
+    return len(event.data) + len(event.type) + len(event.timestamp or "")
 
 
 def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
@@ -163,7 +163,7 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         raise InvalidBatch("a batch holds at least one event")
     if len(events) > limits.max_batch_events:
         raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
-    if not _are_plainly_valid(events, limits):
+    if len(events) < _FEW or not _are_plainly_valid(events, limits):
         _check_each(events, limits)
 
 
@@ -235,15 +235,17 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
             )
         if not isinstance(event.data, Raw):
             raise InvalidEvent("must be msgspec.Raw", index=index, field="data")
-        data = bytes(event.data)
-        size = len(data) + len(event_type) + len(timestamp or "")
+        size = len(event.data) + len(event_type) + len(timestamp or "")
         if size > max_bytes:
             problem = f"has {size} bytes, at most {max_bytes} are allowed"
             raise EventTooLarge(problem, index=index)
         # Only data with more than so many bytes can nest too deeply; the parser would recurse.
-        if len(data) > max_depth and nests_deeper(data, max_depth):
+        if len(event.data) > max_depth and nests_deeper(bytes(event.data), max_depth):
             problem = f"nests deeper than {max_depth} levels"
             raise InvalidEvent(problem, index=index, field="data")
+        if type(event) is _ParsedEvent:
+            continue
+        data = bytes(event.data)
         try:
             if not data.isascii():
                 data.decode()

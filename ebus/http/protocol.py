@@ -23,6 +23,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ebus.config import Config
+from ebus.http.eager import EagerRun
 from ebus.http.endpoint import Route
 from ebus.http.exchange import Exchange
 from ebus.http.problems import MEDIA_TYPE, Problem
@@ -89,6 +90,7 @@ class EbusProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._deaf = False
+        self._has_run = False
         self._short_way: Route | None = None
         self._query = b""
         self._body = b""
@@ -113,6 +115,7 @@ class EbusProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        self._has_run = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -208,9 +211,12 @@ class EbusProtocol(HttpToolsProtocol):
         body, self._body = self._body, b""
         exchange = Exchange(self, route, self._query, self.headers, body)
         self.cycle = exchange  # type: ignore[assignment]
-        task = self.loop.create_task(exchange.run(self.config.tenancy))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        run = EagerRun(exchange.run(self.config.tenancy), self.tasks, self.loop)
+        if self._has_run:  # one for each turn of the loop: others wait for theirs
+            self.loop.call_soon(run.start)
+        else:
+            self._has_run = True
+            run.start()
 
     def default_fields(self) -> bytes:
         """The header lines of every answer."""

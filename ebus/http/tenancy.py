@@ -33,12 +33,11 @@ OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
 
 
-class Tenant:
+class Tenant(msgspec.Struct, frozen=True):
     """Who a request speaks for, and the only store that it can reach."""
 
-    def __init__(self, name: TenantName, store: AsyncTenantStore) -> None:
-        self.name = name
-        self.store = store
+    name: TenantName
+    store: AsyncTenantStore
 
 
 def tenant_of(scope: Scope) -> Tenant:
@@ -220,6 +219,8 @@ def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     either.
     """
     keys = [value for name, value in headers if name == b"x-api-key"]
+    if len(keys) == 1 and (key := keys[0].strip()):
+        return key
     if not keys:
         keys = [
             credentials
