@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,7 @@ class SqliteStore(
         resting: Resting | None = None,
     ) -> None:
         self._path = path
+        self._file = str(path)
         self._limits = limits
         self._closed = False
         self._durability = durability
@@ -129,7 +131,7 @@ class SqliteStore(
                     raise StoreForeign(f"{path} is not a file of ebus")
                 self._head: int = self._writer.execute(HEAD).get
                 self._writer.set_wal_hook(self._write_back.note_pages)
-                self._identity = _identity(path)
+                self._identity = _identity(self._file)
             except BaseException:
                 self._writer.close()
                 raise
@@ -199,13 +201,15 @@ class SqliteStore(
                 raise StoreFull(f"{self._path} has no positions left")
             encoded += encode_events(write.events, first, now)
             results.append(Appended(first, head))
-        blocks = build_blocks(
-            encoded,
-            first_position,
-            max_events=self._limits.max_block_events,
-            max_bytes=self._limits.max_block_bytes,
-        )
-        return _Layout(results, list(blocks), checkpoints, head)
+        if len(encoded) == 1:
+            blocks = [Block(first_position, first_position, b"", encoded[0])]
+        else:
+            bounds = self._limits
+            max_events, max_bytes = bounds.max_block_events, bounds.max_block_bytes
+            blocks = list(
+                build_blocks(encoded, first_position, max_events=max_events, max_bytes=max_bytes)
+            )
+        return _Layout(results, blocks, checkpoints, head)
 
     @staticmethod
     def _row(block: Block) -> tuple[int, int, int, bytes, bytes]:
@@ -332,7 +336,7 @@ class SqliteStore(
         What is written to a file that was deleted or moved away would be lost.
         """
         with driver_errors(self._path):
-            if _identity(self._path) != self._identity:
+            if _identity(self._file) != self._identity:
                 raise StoreUnavailable(f"{self._path} is not the file that was opened any more")
 
     def _refuse_if_closed(self) -> None:
@@ -369,6 +373,6 @@ class SqliteStore(
                 self.resting = resting
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _identity(file: str) -> tuple[int, int]:
+    status = os.stat(file)
     return status.st_dev, status.st_ino
