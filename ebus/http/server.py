@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -172,6 +173,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What there is now stays. A collection that looks at it again and again holds up
+        # everybody, for 8 to 16 ms with 10,000 tenants.
+        gc.collect()
+        gc.freeze()
         self._call_started()
 
     @contextmanager
