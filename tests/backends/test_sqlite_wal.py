@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 import pytest
 
-from ebus import NewEvent
+from ebus import Append, NewEvent
 from ebus.backends.sqlite import SqliteEngine, SqliteStore, write_back
 from ebus.backends.sqlite.reader import Reader
 from ebus.backends.sqlite.resting import MAX_RESTING_WAL_BYTES
@@ -127,6 +127,39 @@ def test_the_wal_stays_bounded_under_constant_appends(alice: SqliteStore, tmp_pa
     assert max(sizes) < 8_000 * event_bytes(EVENT) // 4
 
 
+def test_an_append_waits_for_a_disk_that_is_far_behind(
+    checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path
+) -> None:
+    checkpoints.gate.clear()
+    far_behind = write_back.FAR_BEHIND_STEPS * CHECKPOINT_BYTES
+    append_until(alice, lambda: wal_bytes(tmp_path) >= far_behind + 16 * KIB)
+    size = wal_bytes(tmp_path)
+    assert alice.commit_quickly([Append([EVENT])]) is None
+    began_s = time.monotonic()
+    appending = threading.Thread(target=alice.append, args=([EVENT],))
+    appending.start()
+    appending.join(write_back.MAX_WAIT_S / 4)
+    assert wal_bytes(tmp_path) == size or time.monotonic() - began_s > write_back.MAX_WAIT_S
+    checkpoints.gate.set()
+    appending.join(60)
+    wait_until(checkpoints.all_ended)
+    assert alice.head() > 0
+    append_until(alice, lambda: times_begun(tmp_path) > 0)
+
+
+def test_nobody_waits_for_ever_for_a_disk_that_does_not_follow(
+    checkpoints: Checkpoints,
+    alice: SqliteStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(write_back, "MAX_WAIT_S", 0.001)
+    checkpoints.gate.clear()
+    far_behind = write_back.FAR_BEHIND_STEPS * CHECKPOINT_BYTES
+    append_until(alice, lambda: wal_bytes(tmp_path) > 2 * far_behind)
+    checkpoints.gate.set()
+
+
 def test_after_every_checkpoint_the_wal_is_begun_anew(
     checkpoints: Checkpoints, alice: SqliteStore, tmp_path: Path
 ) -> None:
@@ -152,7 +185,7 @@ def test_no_append_writes_back_itself_while_a_checkpoint_takes_long(
     checkpoints.gate.clear()
     append_until(alice, lambda: checkpoints.asked == 1)
     begun = times_begun(tmp_path)
-    for _ in range(100):
+    for _ in range(60):  # it is not far behind by then
         alice.append([EVENT] * 4)
     assert (checkpoints.asked, checkpoints.ended) == (1, 0)
     assert times_begun(tmp_path) == begun

@@ -145,10 +145,12 @@ class SqliteStore(
         return self._closed
 
     def commit(self, writes: Sequence[Write]) -> list[Written]:
+        self._write_back.wait_if_far_behind()
         return self._commit(writes, waits=True)
 
     def commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
-        if self._durability == "full" or self._write_back.wal_pages == 0:
+        behind = self._write_back.is_far_behind
+        if self._durability == "full" or behind or self._write_back.wal_pages == 0:
             return None  # the first commit into a WAL syncs its header
         try:
             return self._commit(writes, waits=False)

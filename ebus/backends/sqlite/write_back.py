@@ -19,6 +19,11 @@ from ebus.core.limits import Limits
 
 logger = logging.getLogger("ebus.sqlite")
 
+FAR_BEHIND_STEPS = 16
+"""A WAL of so many times its bound is written to slower than its disk allows."""
+
+MAX_WAIT_S = 1.0
+
 
 class WriteBack:
     """Keeps one tenant's WAL bounded, at about `limits.wal_checkpoint_bytes`.
@@ -35,6 +40,7 @@ class WriteBack:
         self._step_pages = max(1, limits.wal_checkpoint_bytes // PAGE_BYTES)
         self._due_at_pages = self._step_pages
         self._is_due = False
+        self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
         self.wal_pages = 0
@@ -49,8 +55,19 @@ class WriteBack:
         """To be called with the write lock held."""
         if self.wal_pages >= self._due_at_pages and not self._is_due:
             self._is_due = True
+            self._ended.clear()
             with suppress(RuntimeError):  # no thread could be started: it waits for the next
                 self._threads.submit(self._run)
+
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether commits come so fast that the WAL grows all the time."""
+        return self._is_due and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
+
+    def wait_if_far_behind(self) -> None:
+        """Give the disk time to follow. To be called without the write lock."""
+        if self.is_far_behind:
+            self._ended.wait(MAX_WAIT_S)
 
     def close(self) -> None:
         """Wait for what runs; nothing runs any more afterwards."""
@@ -72,6 +89,7 @@ class WriteBack:
             finally:
                 self._due_at_pages = left_pages + self._step_pages
                 self._is_due = False
+                self._ended.set()
 
     def _write_back(self) -> None:
         """Write back all of it, so that the next commit begins the WAL anew.
