@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= tenants.example.yaml
+N ?= 10000
 FIGURES ?= docs/benchmarks/figures.json
 
 .DEFAULT_GOAL := help
@@ -19,6 +20,10 @@ serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 .PHONY: test
 test: $(VENV)/installed | wrk ## Set everything up and run every test
 	$(BIN)/pytest -q
+
+.PHONY: torture
+torture: $(VENV)/installed ## Cut the power, kill the server and break the disk, each N times
+	$(BIN)/pytest -q tests/torture --torture $(N)
 
 .PHONY: bench
 bench: $(VENV)/installed | wrk ## Measure for some ten minutes, into docs/benchmarks/figures.json

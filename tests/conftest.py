@@ -14,6 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent
 load_profile()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--torture",
+        type=int,
+        metavar="N",
+        help="how many times tests/torture breaks things; without it, as often as CI has time for",
+    )
+
+
+@pytest.fixture(scope="session")
+def torture(pytestconfig: pytest.Config) -> int | None:
+    """How many times to break things; None for as often as CI has time for."""
+    times: int | None = pytestconfig.getoption("--torture")
+    return times
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The directory of recorded answers and files of the original server, beside the project.
