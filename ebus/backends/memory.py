@@ -10,13 +10,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ebus.core.engine import Durability, Engine
-from ebus.core.errors import InvalidRange, StoreClosed
+from ebus.core.errors import EbusError, InvalidRange, StoreClosed
 from ebus.core.event import decode_event, encode_events, utc_now
 from ebus.core.limits import Limits
 from ebus.core.store import (
+    NO_QUOTA,
+    Append,
     Appended,
     Page,
+    Quota,
+    Room,
     SaveCheckpoint,
+    SupportsQuota,
     SupportsTrim,
     TenantStore,
     Write,
@@ -36,37 +41,65 @@ class Log:
         self.events: dict[int, bytes] = {}
         """Position → the event as wire JSON, in the order of the positions."""
         self.checkpoints: dict[str, int] = {}
+        self.size_bytes = 0
+        """Of the events and of the checkpoints' names."""
+
+    def append(self, encoded: Sequence[bytes]) -> Appended:
+        first = self.head + 1
+        self.events.update(enumerate(encoded, first))
+        self.head += len(encoded)
+        self.size_bytes += sum(map(len, encoded))
+        return Appended(first, self.head)
+
+    def save_checkpoint(self, name: str, position: int) -> None:
+        if name not in self.checkpoints:
+            self.size_bytes += len(name.encode())
+        self.checkpoints[name] = position
 
 
-class MemoryStore(TenantStore, SupportsTrim):
+class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
     """One tenant's log in memory."""
 
     def __init__(self, log: Log, limits: Limits) -> None:
         self._log = log
         self._limits = limits
+        self._quota = NO_QUOTA
         self._closed = False
 
     @property
     def limits(self) -> Limits:
         return self._limits
 
+    def stored_bytes(self) -> int:
+        with self._open_log() as log:
+            return log.size_bytes
+
+    def set_quota(self, quota: Quota) -> None:
+        self._quota = quota
+
     def commit(self, writes: Sequence[Write]) -> list[Written]:
         with self._open_log() as log:
             results: list[Written] = []
             now = utc_now()
+            room = Room(
+                self._quota,
+                events=len(log.events),
+                size_bytes=log.size_bytes,
+                knows=lambda name: name in log.checkpoints,
+            )
             for write in writes:
-                refusal = refusal_of(write, self._limits)
-                if refusal is not None:
+                refusal: EbusError | None = refusal_of(write, self._limits)
+                if refusal is None and isinstance(write, SaveCheckpoint):
+                    refusal = room.take_name(write.name)
+                    if refusal is None:
+                        log.save_checkpoint(write.name, write.position)
                     results.append(refusal)
-                elif isinstance(write, SaveCheckpoint):
-                    log.checkpoints[write.name] = write.position
-                    results.append(None)
+                elif refusal is None and isinstance(write, Append):
+                    encoded = encode_events(write.events, log.head + 1, now)
+                    refusal = room.take_events(encoded)
+                    results.append(refusal or log.append(encoded))
                 else:
-                    first = log.head + 1
-                    encoded = encode_events(write.events, first, now)
-                    log.events.update(enumerate(encoded, first))
-                    log.head += len(write.events)
-                    results.append(Appended(first, log.head))
+                    results.append(refusal)
             return results
 
     def read(
@@ -95,7 +128,7 @@ class MemoryStore(TenantStore, SupportsTrim):
             if not 0 <= through <= log.head:
                 raise InvalidRange(f"cannot trim through {through}: the head is {log.head}")
             for position in [position for position in log.events if position <= through]:
-                del log.events[position]
+                log.size_bytes -= len(log.events.pop(position))
 
     def head(self) -> int:
         with self._open_log() as log:
@@ -111,7 +144,10 @@ class MemoryStore(TenantStore, SupportsTrim):
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._open_log() as log:
-            return log.checkpoints.pop(name, None) is not None
+            existed = log.checkpoints.pop(name, None) is not None
+            if existed:
+                log.size_bytes -= len(name.encode())
+            return existed
 
     def checkpoints(self) -> dict[str, int]:
         with self._open_log() as log:

@@ -6,6 +6,7 @@ import click
 
 import ebus
 from ebus.cli.check import check
+from ebus.cli.keygen import keygen
 from ebus.cli.serve import serve
 
 
@@ -31,3 +32,4 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(check)
+main.add_command(keygen)

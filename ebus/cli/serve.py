@@ -16,9 +16,8 @@ import msgspec
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
 from ebus.core.errors import EbusError
-from ebus.http.rate import Rates
 from ebus.http.server import listen, run
-from ebus.http.tenancy import rates_of
+from ebus.http.tenancy import Counters
 from ebus.http.workers import MAX_WORKERS, Workers
 
 logger = logging.getLogger("ebus")
@@ -82,7 +81,7 @@ def serve(
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
     started = partial(_say_it_is_up, config, sockets[0])
-    serve_on = partial(_serve, config, access_log=access_log, rates=rates_of(config))
+    serve_on = partial(_serve, config, access_log=access_log, counters=Counters(config))
     status = 0
     if workers == 1:
         serve_on(sockets[0], started=started)
@@ -104,7 +103,7 @@ def _serve(
     taken: socket.socket,
     *,
     access_log: bool,
-    rates: Rates | None,
+    counters: Counters,
     started: Callable[[], None],
     lifeline: int | None = None,
 ) -> None:
@@ -113,7 +112,7 @@ def _serve(
             config,
             taken,
             access_log=access_log,
-            rates=rates,
+            counters=counters,
             started=started,
             lifeline=lifeline,
         )

@@ -8,14 +8,18 @@ the file in `file.py` and `tenants.py`, the variables in `environment.py` and
 from ebus.config.file import FILE_KEYS
 from ebus.config.load import ENVIRONMENT, load_config
 from ebus.config.mistakes import ConfigError, Mistake
-from ebus.config.model import Config, TenantConfig
+from ebus.config.model import Config, KeyConfig, Rate, Scope, TenantConfig, TenantLimits
 
 __all__ = [
     "ENVIRONMENT",
     "FILE_KEYS",
     "Config",
     "ConfigError",
+    "KeyConfig",
     "Mistake",
+    "Rate",
+    "Scope",
     "TenantConfig",
+    "TenantLimits",
     "load_config",
 ]

@@ -11,6 +11,7 @@ import msgspec
 
 from ebus.config.durations import parse_duration
 from ebus.config.mistakes import Mistake, Reading, Wrong
+from ebus.config.model import Rate
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -45,10 +46,18 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def parse_rate(text: str) -> float:
-    """Requests per second: more than 0, in plain decimal digits."""
+    """So many a second: more than 0, in plain decimal digits."""
     if _DECIMAL_NUMBER.fullmatch(text) and 0 < float(text) <= MAX_RATE:
         return float(text)
-    raise Wrong("is no number of requests per second, more than 0; unset, there is no limit")
+    raise Wrong("is no number a second, more than 0; unset, there is no limit")
+
+
+def usual_burst(per_second: float) -> int:
+    """Two seconds' worth, rounded up to a whole rate first.
+
+    So it is at least 2: a client that has been quiet is not refused its second request.
+    """
+    return 2 * math.ceil(per_second)
 
 
 def parse_switch(text: str) -> bool:
@@ -74,8 +83,9 @@ VARIABLES = {
 def read_environment(environment: Mapping[str, str]) -> Reading:
     """What `VARIABLES` say, and every mistake. Never raises."""
     fields, mistakes = read_variables(VARIABLES, environment)
-    if "rate_limit" in fields:
-        fields.setdefault("rate_burst", 2 * math.ceil(fields["rate_limit"]))
+    limit, burst = fields.pop("rate_limit", None), fields.pop("rate_burst", None)
+    if limit is not None:
+        fields["request_rate"] = Rate(limit, burst or usual_burst(limit))
     elif environment.get("RATE_BURST") and not environment.get("RATE_LIMIT"):
         message = "there is no rate limit to burst over; write RATE_LIMIT=100, or unset it"
         mistakes.append(Mistake("RATE_BURST", message))

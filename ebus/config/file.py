@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
-from ebus.config.api_key import warn_of_short_keys
 from ebus.config.document import parse_document, read_config_file
 from ebus.config.engine_address import engine_address
 from ebus.config.environment import VARIABLES
 from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
+from ebus.config.model import TenantLimits, Visible
+from ebus.config.networks import parse_network
 from ebus.config.nodes import (
     Key,
     Section,
+    choice,
     line_of,
+    list_of,
     mapping,
+    parsed_by,
     read_directory,
     read_line,
     read_whole_number,
     told,
 )
-from ebus.config.tenants import DURABILITY, TENANT_KEYS, TENANTS, check_tenants
+from ebus.config.tenant_limits import TENANT_LIMIT_KEYS, tenant_limits
+from ebus.config.tenants import DURABILITY, KEY_KEYS, TENANT_KEYS, TENANTS, check_tenants
 from ebus.core.limits import Limits
 
 LIMIT_KEYS = {
@@ -33,19 +40,34 @@ TOP_KEYS = {
     "store_backend": Key(read_line, "sqlite"),  # the original's word for the engine
     "durability": DURABILITY,
     "limits": Key(mapping(LIMIT_KEYS), "{max_read_events: 10000}"),
+    "tenant_limits": Key(mapping(TENANT_LIMIT_KEYS), "{max_stored_events: 1000000}"),
+    "tenants_visible": Key(choice(*get_args(Visible)), "all"),
+    "trusted_proxies": Key(
+        list_of("a proxy", parsed_by(parse_network, "str"), example='"10.0.0.0/8"'),
+        '["10.0.0.0/8"]',
+    ),
     "tenants": TENANTS,
 }
 
 FILE_KEYS: tuple[str, ...] = (
     *TOP_KEYS,
     *(f"limits.{name}" for name in LIMIT_KEYS),
+    *(f"tenant_limits.{name}" for name in TENANT_LIMIT_KEYS),
     *(f"tenants.{name}" for name in TENANT_KEYS),
+    *(f"tenants.api_keys.{name}" for name in KEY_KEYS),
 )
-"""Every key of the file. Those of a limit or a tenant have a dot, as in `tenants.api_key`."""
+"""Every key of the file. Those within another have dots, as in `tenants.api_key`.
+
+`tenants.limits` has the keys of `tenant_limits`.
+"""
 
 _ELSEWHERE = {
     **dict.fromkeys(LIMIT_KEYS, "it belongs below `limits:`"),
-    **dict.fromkeys(TENANT_KEYS, "it belongs to a tenant, indented like the tenant's other keys"),
+    **dict.fromkeys(TENANT_LIMIT_KEYS, "it belongs below `tenant_limits:`"),
+    **dict.fromkeys(
+        TENANT_KEYS.keys() - TOP_KEYS,
+        "it belongs to a tenant, indented like the tenant's other keys",
+    ),
     **{name.lower(): f"it is set in the environment, as {name}" for name in VARIABLES},
     "<<": "merging is not supported, write the keys out",
 }
@@ -64,15 +86,20 @@ def read_file(path: str) -> Reading:
     if top is None:
         return Reading({}, mistakes.in_order(), warnings)
     limits = Limits(**(top.values["limits"].values if "limits" in top.values else {}))
-    tenants = check_tenants(top.values.get("tenants", []), limits, mistakes)
+    default_limits = TenantLimits()
+    if "tenant_limits" in top.values:
+        default_limits = tenant_limits(top.values["tenant_limits"], default_limits, mistakes)
+    tenants = check_tenants(top.values.get("tenants", []), limits, default_limits, mistakes)
     fields = {
         "config_file": path,
         **_engine_fields(top, mistakes, warnings),
         "durability": top.values.get("durability", "full"),
         "tenants": tenants.configs,
         "limits": limits,
+        "tenants_visible": top.values.get("tenants_visible", "all"),
+        "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
     }
-    warnings.extend(warn_of_short_keys(tenants.with_short_keys))
+    warnings.extend(tenants.warnings)
     found = mistakes.in_order()
     return Reading({} if found else fields, found, warnings)
 

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
 import msgspec
 
 from ebus.core.engine import Durability
 from ebus.core.limits import Limits
+from ebus.core.store import Quota
 from ebus.core.tenant import TenantName
+
+Scope = Literal["both", "read", "write"]
+"""What a key may do: `write` is to append and to save checkpoints."""
+
+Visible = Literal["all", "own"]
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a tenant's API keys."""
+
+    digest: bytes
+    """SHA-256 of the key. The key itself is never kept."""
+
+    name: str = ""
+    """What people call it; empty for the key that stands with the tenant itself."""
+
+    scope: Scope = "both"
+
+    expires_at_s: float | None = None
+    """Unix seconds from which on it opens nothing; None means never."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """So many a second, more than 0, and so many at once, at least 1."""
+
+    per_second: float
+    burst: int
+
+
+class TenantLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tenant may do to the server; None means no limit."""
+
+    requests: Rate | None = None
+    events: Rate | None = None
+    """Events that are appended. An append is charged whole, and may overdraw what is left."""
+
+    quota: Quota = Quota()
 
 
 class TenantConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,11 +55,13 @@ class TenantConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     name: TenantName
 
-    key_digest: bytes
-    """SHA-256 of the API key. The key itself is never kept."""
+    keys: tuple[KeyConfig, ...]
+    """At least one."""
 
     durability: Durability | None = None
     """Overrides `Config.durability` for this tenant."""
+
+    limits: TenantLimits = TenantLimits()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,15 +89,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     """0 to 65535; 0 means any free port."""
 
-    rate_limit: float | None = None
-    """Requests per second of one tenant, more than 0; None means no limit."""
+    request_rate: Rate | None = None
+    """For tenants that have none of their own."""
 
-    rate_burst: int | None = None
-    """Requests that a tenant may make at once; None exactly when there is no `rate_limit`.
+    tenants_visible: Visible = "all"
+    """Whose names a tenant is told."""
 
-    Not set, it is twice the rate limit, rounded up to a whole rate first: two seconds' worth,
-    and at least 2, so that a client that has been quiet is not refused its second request.
-    """
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Whose `X-Forwarded-For` says where a request comes from."""
 
     enable_gzip: bool = False
     read_timeout_s: float = 30.0

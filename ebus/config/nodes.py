@@ -177,18 +177,39 @@ def choice(*choices: str) -> Reader:
 MAX_WHOLE_NUMBER = 2**31 - 1
 """What every driver can take as a bound or a time."""
 
-_WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,9}")  # YAML's own have octal, hexadecimal, 1_000, 1:30
+_WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,18}")  # YAML's own have octal, 0x1f, 1_000, 1:30
 
 
-def read_whole_number(node: Node, mistakes: FileMistakes) -> int:
-    """A whole number of at least 1, in plain decimal digits."""
-    if _is_empty(node):
-        raise Wrong("is empty")
-    if node.tag == _YAML + "int" and _WHOLE_NUMBER.fullmatch(node.value):
-        number = int(node.value)
-        if number <= MAX_WHOLE_NUMBER:
-            return number
-    raise Wrong(f"must be a whole number from 1 to {MAX_WHOLE_NUMBER}, in digits without quotes")
+def whole_number_to(most: int) -> Reader:
+    """Reads a whole number from 1 on, in plain decimal digits."""
+
+    def read(node: Node, mistakes: FileMistakes) -> int:
+        if _is_empty(node):
+            raise Wrong("is empty")
+        if node.tag == _YAML + "int" and _WHOLE_NUMBER.fullmatch(node.value):
+            number = int(node.value)
+            if number <= most:
+                return number
+        raise Wrong(f"must be a whole number from 1 to {most}, in digits without quotes")
+
+    return read
+
+
+read_whole_number = whole_number_to(MAX_WHOLE_NUMBER)
+
+
+def parsed_by(parse: Callable[[str], Any], *kinds: str) -> Reader:
+    """Reads what `parse` makes of a plain value that is one of these kinds to YAML."""
+    tags = [_YAML + kind for kind in kinds]
+
+    def read(node: Node, mistakes: FileMistakes) -> Any:
+        if _is_empty(node):
+            raise Wrong("is empty")
+        if node.tag not in tags:
+            raise Wrong(_unlike(" or ".join(dict.fromkeys(_KINDS[kind] for kind in kinds)), node))
+        return parse(node.value)
+
+    return read
 
 
 def _unlike(expected: str, node: Node) -> str:

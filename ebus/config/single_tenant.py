@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ebus.config.api_key import ApiKey, parse_api_key, warn_of_short_keys
+from ebus.config.api_key import ApiKey, KeyWarnings, parse_api_key, parse_digest
 from ebus.config.environment import Variable, read_variables
 from ebus.config.mistakes import Mistake, Reading, Wrong
-from ebus.config.model import TenantConfig
+from ebus.config.model import KeyConfig, TenantConfig
+from ebus.config.networks import parse_networks
 from ebus.core.errors import InvalidTenantName
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
@@ -44,6 +45,8 @@ def parse_db_path(text: str) -> Database:
 
 SINGLE_TENANT_VARIABLES = {
     "API_KEY": Variable("api_key", parse_api_key, "…", is_secret=True),
+    "API_KEY_SHA256": Variable("api_key_sha256", parse_digest, "…", is_secret=True),
+    "TRUSTED_PROXIES": Variable("trusted_proxies", parse_networks, "10.0.0.0/8,127.0.0.1"),
     "DB_PATH": Variable("database", parse_db_path, "events.db"),
 }
 """What is read only without a config file."""
@@ -54,7 +57,10 @@ DEFAULT_DB_PATH = "events.db"
 def read_single_tenant(environment: Mapping[str, str]) -> Reading:
     """The one tenant, and every mistake. Never raises."""
     values, mistakes = read_variables(SINGLE_TENANT_VARIABLES, environment)
-    if not environment.get("API_KEY"):
+    given = [name for name in ("API_KEY", "API_KEY_SHA256") if environment.get(name)]
+    if len(given) > 1:
+        mistakes.append(Mistake("API_KEY_SHA256", "API_KEY is set too; unset one of them"))
+    if not given:
         message = (
             "not set; start with a config file (ebus -config tenants.yaml), "
             "or with the key of a single tenant (API_KEY=… ebus)"
@@ -62,20 +68,26 @@ def read_single_tenant(environment: Mapping[str, str]) -> Reading:
         mistakes.insert(0, Mistake("API_KEY", message))
     if mistakes:
         return Reading({}, mistakes, [])
-    key: ApiKey = values["api_key"]
+    key: ApiKey = values.get("api_key") or values["api_key_sha256"]
     database: Database = values.get("database") or parse_db_path(DEFAULT_DB_PATH)
     fields = {
         "config_file": None,
         "engine": f"sqlite:{database.directory}",
         "data_dir": database.directory,
-        "tenants": (TenantConfig(name=database.tenant, key_digest=key.digest),),
+        "tenants": (TenantConfig(name=database.tenant, keys=(KeyConfig(digest=key.digest),)),),
+        "trusted_proxies": values.get("trusted_proxies", ()),
         "limits": Limits(),
     }
-    return Reading(fields, [], warn_of_short_keys([database.tenant] if key.is_short else []))
+    warnings = KeyWarnings()
+    if key.is_short:
+        warnings.add_short(database.tenant)
+    return Reading(fields, [], warnings.sentences())
 
 
 _SAID_BY_THE_FILE = {
     "API_KEY": "every tenant has its own in",
+    "API_KEY_SHA256": "every tenant has its own in",
+    "TRUSTED_PROXIES": "that is trusted_proxies in",
     "DB_PATH": "the place of the data is data_dir in",
 }
 

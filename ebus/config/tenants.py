@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import msgspec
 from yaml.nodes import Node
 
-from ebus.config.api_key import ApiKey, parse_api_key
-from ebus.config.mistakes import FileMistakes
-from ebus.config.model import TenantConfig
-from ebus.config.nodes import Key, Section, choice, list_of, mapping, read_text, text_of
+from ebus.config.api_key import ApiKey, KeyWarnings, parse_api_key, parse_digest
+from ebus.config.mistakes import FileMistakes, Wrong
+from ebus.config.model import KeyConfig, Scope, TenantConfig, TenantLimits
+from ebus.config.moments import parse_moment
+from ebus.config.nodes import (
+    Key,
+    Section,
+    choice,
+    list_of,
+    mapping,
+    parsed_by,
+    read_line,
+    read_text,
+    text_of,
+    told,
+)
+from ebus.config.tenant_limits import TENANT_LIMIT_KEYS, tenant_limits
 from ebus.core.engine import Durability
 from ebus.core.errors import InvalidTenantName
 from ebus.core.limits import Limits
@@ -22,18 +36,45 @@ def _read_api_key(node: Node, mistakes: FileMistakes) -> ApiKey:
     return parse_api_key(text_of(node, shown=False))
 
 
+def _read_digest(node: Node, mistakes: FileMistakes) -> ApiKey:
+    return parse_digest(text_of(node, shown=False))
+
+
 DURABILITY = Key(choice(*get_args(Durability)), "full")
+
+_KEY_ITSELF = {
+    "api_key": Key(_read_api_key, '"…"'),
+    "api_key_sha256": Key(_read_digest, '"…"'),
+}
+
+KEY_KEYS = {
+    "name": Key(read_line, '"backend"', required=True),
+    **_KEY_ITSELF,
+    "scope": Key(choice(*get_args(Scope)), "both"),
+    "expires_at": Key(parsed_by(parse_moment, "timestamp", "str"), "2027-01-31T00:00:00Z"),
+}
+
+_KEY_EXAMPLE = '{name: "backend", api_key_sha256: "…"}'
 
 TENANT_KEYS = {
     "name": Key(read_text, '"alice"', required=True),
-    "api_key": Key(_read_api_key, '"…"', required=True),
+    **_KEY_ITSELF,
+    "api_keys": Key(list_of("a key", mapping(KEY_KEYS), example=_KEY_EXAMPLE), f"[{_KEY_EXAMPLE}]"),
     "durability": DURABILITY,
+    "limits": Key(mapping(TENANT_LIMIT_KEYS), "{max_stored_events: 1000000}"),
+}
+
+_ELSEWHERE = {
+    **dict.fromkeys(("scope", "expires_at"), "it belongs to a key, below `api_keys:`"),
+    **dict.fromkeys(TENANT_LIMIT_KEYS, "it belongs below the tenant's `limits:`"),
 }
 
 _EXAMPLE = '{name: "alice", api_key: "…"}'
 
 TENANTS = Key(
-    list_of("a tenant", mapping(TENANT_KEYS), example=_EXAMPLE), f"[{_EXAMPLE}]", required=True
+    list_of("a tenant", mapping(TENANT_KEYS, elsewhere=_ELSEWHERE), example=_EXAMPLE),
+    f"[{_EXAMPLE}]",
+    required=True,
 )
 
 
@@ -41,34 +82,97 @@ class Tenants(msgspec.Struct, frozen=True):
     """The tenants without a mistake, in the file's order."""
 
     configs: tuple[TenantConfig, ...]
-    with_short_keys: list[str]
+    warnings: list[str]
 
 
-def check_tenants(sections: Sequence[Section], limits: Limits, mistakes: FileMistakes) -> Tenants:
+def check_tenants(
+    sections: Sequence[Section],
+    limits: Limits,
+    default_limits: TenantLimits,
+    mistakes: FileMistakes,
+) -> Tenants:
     """Check every tenant's name, and that no two share a name or a key."""
     taken_names: dict[str, tuple[TenantName, int]] = {}
-    taken_digests: set[bytes] = set()
+    keys = _Keys(mistakes)
     configs: list[TenantConfig] = []
-    with_short_keys: list[str] = []
     for number, section in enumerate(sections, 1):
         name = _checked_name(section, limits, taken_names, mistakes)
-        key: ApiKey | None = section.values.get("api_key")
-        if key is None:
-            continue
-        if key.digest in taken_digests:
-            mistakes.add(
-                section.lines["api_key"],
-                f"duplicate API key for tenant: {name or f'number {number} of the list'}; "
-                "give every tenant a key of its own",
+        tenant_keys = keys.of(section, name or f"number {number} of the list")
+        own_limits = default_limits
+        if "limits" in section.values:
+            own_limits = tenant_limits(section.values["limits"], default_limits, mistakes)
+        if name is not None and tenant_keys:
+            durability = section.values.get("durability")
+            configs.append(
+                TenantConfig(name=name, keys=tenant_keys, durability=durability, limits=own_limits)
             )
-        taken_digests.add(key.digest)
-        if name is None:
-            continue
-        durability = section.values.get("durability")
-        configs.append(TenantConfig(name=name, key_digest=key.digest, durability=durability))
+    return Tenants(tuple(configs), keys.warnings.sentences())
+
+
+class _Keys:
+    """The keys of all tenants, of which no two may be the same."""
+
+    def __init__(self, mistakes: FileMistakes) -> None:
+        self._mistakes = mistakes
+        self._taken: set[bytes] = set()
+        self.warnings = KeyWarnings()
+
+    def of(self, section: Section, tenant: str) -> tuple[KeyConfig, ...]:
+        """The tenant's keys without a mistake, its own one first."""
+        named = section.values.get("api_keys")
+        own = self._key_in(section, tenant, required="api_keys" not in section.lines)
+        keys = [] if own is None else [KeyConfig(digest=own.digest)]
+        if named is not None:
+            keys += self._named(named, tenant)
+        return tuple(keys)
+
+    def _named(self, sections: Sequence[Section], tenant: str) -> Iterator[KeyConfig]:
+        lines: dict[str, int] = {}
+        for section in sections:
+            name = section.values.get("name")
+            if name in lines:
+                self._mistakes.add(
+                    section.lines["name"],
+                    f"duplicate key name for tenant: {tenant}; line {lines[name]} has it too, "
+                    "choose another",
+                )
+            elif name is not None:
+                lines[name] = section.lines["name"]
+            key = self._key_in(section, tenant, required=True)
+            if key is None or name is None:
+                continue
+            config = KeyConfig(
+                digest=key.digest,
+                name=name,
+                scope=section.values.get("scope", "both"),
+                expires_at_s=section.values.get("expires_at"),
+            )
+            if config.expires_at_s is not None and config.expires_at_s <= time.time():
+                self.warnings.add_expired(name, tenant)
+            yield config
+
+    def _key_in(self, section: Section, tenant: str, *, required: bool) -> ApiKey | None:
+        given = [name for name in _KEY_ITSELF if name in section.lines]
+        if not given:
+            if required:
+                example = _KEY_ITSELF["api_key"].example
+                self._mistakes.add(section.line, told("api_key", Wrong("is missing"), example))
+            return None
+        if len(given) > 1:
+            message = "api_key_sha256 stands in the place of api_key; keep one of them"
+            self._mistakes.add(section.lines["api_key_sha256"], message)
+        key: ApiKey | None = section.values.get(given[0])
+        if key is None:
+            return None
+        if key.digest in self._taken:
+            self._mistakes.add(
+                section.lines[given[0]],
+                f"duplicate API key for tenant: {tenant}; give every tenant a key of its own",
+            )
+        self._taken.add(key.digest)
         if key.is_short:
-            with_short_keys.append(name)
-    return Tenants(tuple(configs), with_short_keys)
+            self.warnings.add_short(tenant)
+        return key
 
 
 def _checked_name(

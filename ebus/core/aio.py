@@ -18,18 +18,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ebus.core.engine import Durability, Engine, SupportsHealth
-from ebus.core.errors import EbusError, StoreBusy, StoreClosed, StoreOverloaded
+from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
 from ebus.core.store import (
+    NO_QUOTA,
     Append,
     Appended,
     QuickReads,
+    Quota,
     SaveCheckpoint,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
+    SupportsQuota,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -299,6 +302,18 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
+def _open_bounded(
+    engine: Engine, name: TenantName, durability: Durability | None, quota: Quota
+) -> TenantStore:
+    store = engine.open(name, durability=durability)
+    if isinstance(store, SupportsQuota):
+        store.set_quota(quota)
+    elif quota != NO_QUOTA:
+        store.close()
+        raise EngineError("this engine cannot bound what a tenant stores")
+    return store
+
+
 class _Place:
     """One tenant among those that are open, and how many use it at the moment."""
 
@@ -336,27 +351,36 @@ class AsyncEngine:
 
     @asynccontextmanager
     async def tenant(
-        self, name: TenantName, *, durability: Durability | None = None
+        self,
+        name: TenantName,
+        *,
+        durability: Durability | None = None,
+        quota: Quota = NO_QUOTA,
     ) -> AsyncIterator[AsyncTenantStore]:
         """The tenant's store, for as long as it is used: it is not closed meanwhile.
 
-        A failed opening is tried again next time. Raises what `Engine.open` raises.
+        A failed opening is tried again next time. Raises what `Engine.open` raises, and
+        `EngineError` where there is a quota and the engine knows none.
         """
-        store = await self.borrow(name, durability=durability)
+        store = await self.borrow(name, durability=durability, quota=quota)
         try:
             yield store
         finally:
             self.give_back(name)
 
     async def borrow(
-        self, name: TenantName, *, durability: Durability | None = None
+        self,
+        name: TenantName,
+        *,
+        durability: Durability | None = None,
+        quota: Quota = NO_QUOTA,
     ) -> AsyncTenantStore:
         """What `tenant` does, in two steps: `give_back` must follow, exactly once."""
         if self._closing:
             raise StoreClosed("the engine is closing")
         place = self._places.get(name)
         if place is None:
-            place = _Place(asyncio.create_task(self._open(name, durability)))
+            place = _Place(asyncio.create_task(self._open(name, durability, quota)))
             self._places[name] = place
         place.users += 1
         if place.store is not None:
@@ -376,14 +400,16 @@ class AsyncEngine:
             if len(self._places) > self._max_open:
                 self._close_unused()
 
-    async def _open(self, name: TenantName, durability: Durability | None) -> AsyncTenantStore:
+    async def _open(
+        self, name: TenantName, durability: Durability | None, quota: Quota
+    ) -> AsyncTenantStore:
         try:
             self._close_unused()
             while self._closings and (
                 name in self._closings or len(self._places) + len(self._closings) > self._max_open
             ):
                 await asyncio.wait(self._closings.values(), return_when=asyncio.FIRST_COMPLETED)
-            open_store = partial(self._engine.open, name, durability=durability)
+            open_store = partial(_open_bounded, self._engine, name, durability, quota)
             store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
         except BaseException:
             del self._places[name]

@@ -14,7 +14,8 @@
     ├── StoreError                this tenant's store cannot do it now
     │   ├── StoreBusy             another process holds the database beyond the time limit
     │   ├── StoreClosed           closed, or closing
-    │   ├── StoreFull             the disk or a quota is used up
+    │   ├── StoreFull             the disk is used up
+    │   │   └── QuotaExceeded     or what the tenant may take of it
     │   ├── StoreOverloaded       more is waiting for this tenant than its queue may hold
     │   └── StoreUnavailable      the disk or the cluster failed
     └── StoreRefused              the stored data is not to be touched
@@ -111,6 +112,12 @@ class StoreClosed(StoreError):
 
 class StoreFull(StoreError):
     code = "store_full"
+
+
+class QuotaExceeded(StoreFull):
+    """The tenant's own bound is reached. The message is made for the caller."""
+
+    code = "quota_exceeded"
 
 
 class StoreOverloaded(StoreError):

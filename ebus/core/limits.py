@@ -72,6 +72,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wal_checkpoint_bytes: int = 4 * MIB
     """Size of a WAL at which the SQLite engine writes it back, beside the writers."""
 
+    max_failed_keys_per_minute: int = 60
+    """API keys that open nothing, from one client's address, and at once; more get a 429."""
+
     max_eager_tenants: int = 100
     """Up to this many configured tenants are opened at start; with more, each at first use."""
 

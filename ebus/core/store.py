@@ -7,13 +7,19 @@ see every position below n. Stores are synchronous and may be called from severa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
-from ebus.core.errors import EbusError, InvalidCheckpoint, InvalidInput, InvalidRange
+from ebus.core.errors import (
+    EbusError,
+    InvalidCheckpoint,
+    InvalidInput,
+    InvalidRange,
+    QuotaExceeded,
+)
 from ebus.core.event import CONTROL_CHARACTER, Event, NewEvent, check_events
 from ebus.core.limits import MAX_POSITION, Limits
 
@@ -255,6 +261,75 @@ class SupportsTrim(Protocol):
         event that is left. Raises `InvalidRange` for a position beyond the head.
         """
         ...
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """How much a tenant may store; None means as much as there is room for."""
+
+    max_events: int | None = None
+    """Events that are kept, from 1 on."""
+
+    max_bytes: int | None = None
+    """Bytes that the tenant takes where it is stored, from 1 on, as `stored_bytes` says."""
+
+
+NO_QUOTA = Quota()
+
+
+@runtime_checkable
+class SupportsQuota(Protocol):
+    """The power to keep a tenant within bounds."""
+
+    def stored_bytes(self) -> int:
+        """Bytes that the tenant takes where it is stored, without what only passes through."""
+        ...
+
+    def set_quota(self, quota: Quota) -> None:
+        """From the next write on, refuse with `QuotaExceeded` what would go beyond.
+
+        That is each append by itself, after which there would be more events or bytes, and each
+        checkpoint of a new name where the bytes are used up. What is stored already stays.
+        """
+        ...
+
+
+class Room:
+    """What a quota leaves to a tenant, while writes are laid out one after the other.
+
+    `events` and `size_bytes` are what is stored before them, `knows` says whether there is a
+    checkpoint of a name.
+    """
+
+    def __init__(
+        self, quota: Quota, *, events: int, size_bytes: int, knows: Callable[[str], bool]
+    ) -> None:
+        self._quota = quota
+        self._events = events
+        self._size_bytes = size_bytes
+        self._knows = knows
+
+    def take_events(self, encoded: Sequence[bytes]) -> QuotaExceeded | None:
+        """Take the room for an append; or say why there is too little, and take none."""
+        most = self._quota.max_events
+        if most is not None and self._events + len(encoded) > most:
+            return QuotaExceeded(f"This tenant may store {most} events; nothing was stored")
+        refusal = self._take_bytes(sum(map(len, encoded)))
+        if refusal is None:
+            self._events += len(encoded)
+        return refusal
+
+    def take_name(self, name: str) -> QuotaExceeded | None:
+        """The same for a checkpoint, which takes room when its name is new."""
+        if self._quota.max_bytes is None or self._knows(name):
+            return None
+        return self._take_bytes(len(name.encode()))
+
+    def _take_bytes(self, size_bytes: int) -> QuotaExceeded | None:
+        most = self._quota.max_bytes
+        if most is not None and self._size_bytes + size_bytes > most:
+            return QuotaExceeded(f"This tenant may store {most} bytes; nothing was stored")
+        self._size_bytes += size_bytes
+        return None
 
 
 class ReadBounds(msgspec.Struct, frozen=True):

@@ -22,7 +22,8 @@ from ebus.http.routes.health import health_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
-from ebus.http.tenancy import Door, Tenancy, call, tenant_of
+from ebus.http.tenancy import Door, Tenancy, call
+from ebus.http.tenant import tenant_of
 
 
 def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:

@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from ebus.core.aio import AsyncTenantStore
+from ebus.config import Scope
 from ebus.http.answers import Answer, EventArray
+from ebus.http.tenant import Tenant
 
 
 class Call(msgspec.Struct, frozen=True):
     """A request that has passed the door and has arrived as a whole."""
 
-    store: AsyncTenantStore
-    """The only store that it can reach."""
+    tenant: Tenant
+    """Who it speaks for, and the only store that it can reach."""
 
     query: bytes
     """What stands after the question mark, as it came."""
@@ -33,3 +34,10 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     endpoint: Endpoint
     takes_body: bool = False
+
+
+def needed_scope(method: str, path: str) -> Scope | None:
+    """What a key must allow for this: to read or to write; None when every key will do."""
+    if method == "OPTIONS" or path == "/openapi.json":
+        return None
+    return "read" if method in {"GET", "HEAD"} else "write"

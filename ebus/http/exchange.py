@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
+from ebus.http.credentials import Peer
 from ebus.http.endpoint import Call, Route
 from ebus.http.problems import problem_of
 from ebus.http.tenancy import Tenancy, log_broken_answer
@@ -31,6 +32,7 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     flow: FlowControl
+    client: Peer
 
     def default_fields(self) -> bytes:
         """The header lines of every answer."""
@@ -86,8 +88,11 @@ class Exchange:
         """Answer, whatever happens."""
         tenant = None
         try:
-            tenant = await tenancy.admit(self._headers)
-            answer = await self._route.endpoint(Call(tenant.store, self._query, self._body))
+            route = self._route
+            tenant = await tenancy.admit(
+                self._headers, route.method, route.path, self._connection.client
+            )
+            answer = await route.endpoint(Call(tenant, self._query, self._body))
             if isinstance(answer, Answer):
                 self._send(answer)
             else:

@@ -20,9 +20,8 @@ import uvloop
 from ebus.config import Config
 from ebus.http.app import create_app
 from ebus.http.protocol import Settings
-from ebus.http.rate import Rates
 from ebus.http.routes.events import event_routes
-from ebus.http.tenancy import Tenancy
+from ebus.http.tenancy import Counters, Tenancy
 
 logger = logging.getLogger("ebus.http")
 
@@ -81,13 +80,13 @@ def run(
     *,
     access_log: bool,
     started: Callable[[], None],
-    rates: Rates | None = None,
+    counters: Counters | None = None,
     lifeline: int | None = None,
 ) -> None:
     """Serve until a signal says stop; `started` is called once connections are accepted.
 
     `lifeline` is a worker's: a descriptor that can be read once there is nobody any more who
-    would tell it to stop. `rates` are those that all workers share.
+    would tell it to stop. `counters` are those that all workers share.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
     `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
@@ -99,7 +98,7 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = fit_open_files(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        tenancy = Tenancy(config, rates)
+        tenancy = Tenancy(config, counters)
         runner.run(_run(config, tenancy, taken, access_log, started, lifeline))
 
 

@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from hashlib import sha256
 
 import msgspec
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
+from litestar.types import Scope as AsgiScope
 
-from ebus.config import Config, TenantConfig
-from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.config import Config, KeyConfig, Rate, Scope, TenantConfig
+from ebus.config.api_key import digest_of
+from ebus.core.aio import AsyncEngine
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import StoreClosed, StoreRefused
-from ebus.core.tenant import TenantName
 from ebus.http.answers import Answer, EventArray
-from ebus.http.endpoint import Call, Route
+from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
+from ebus.http.endpoint import Call, Route, needed_scope
 from ebus.http.problems import Problem, problem_of
-from ebus.http.rate import Rates
+from ebus.http.rate import Buckets
+from ebus.http.tenant import Meter, Tenant
 from ebus.http.wire import read_body
 
 logger = logging.getLogger("ebus.http")
@@ -33,31 +38,15 @@ OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
 
 
-class Tenant(msgspec.Struct, frozen=True):
-    """Who a request speaks for, and the only store that it can reach."""
-
-    name: TenantName
-    store: AsyncTenantStore
-
-
-def tenant_of(scope: Scope) -> Tenant:
-    """The tenant that the door let in."""
-    tenant = scope["state"]["tenant"]
-    assert isinstance(tenant, Tenant)
-    return tenant
-
-
 class Tenancy:
     """Every configured tenant, and the engine that keeps them."""
 
-    def __init__(self, config: Config, rates: Rates | None = None) -> None:
+    def __init__(self, config: Config, counters: Counters | None = None) -> None:
         self._config = config
-        self._rates = rates or rates_of(config)
+        counters = counters or Counters(config)
+        self._failures = FailedKeys(config, counters.failed_keys)
+        self._entries = dict(_entries(config, counters))
         self._engine: AsyncEngine | None = None
-        self._entries = {
-            tenant.key_digest: _Entry(tenant, number)
-            for number, tenant in enumerate(config.tenants)
-        }
 
     async def start(self) -> None:
         """Make the engine and look at every tenant, so that what is wrong shows at start.
@@ -88,21 +77,23 @@ class Tenancy:
     async def check_health(self) -> None:
         await self._open_engine().check_health()
 
-    async def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> Tenant:
-        """The tenant whose key these headers carry, if its rate allows one more request.
+    async def admit(self, headers: Headers, method: str, path: str, peer: Peer) -> Tenant:
+        """The tenant whose key these headers carry, if key and rate allow this request.
 
-        It must `leave` again. Raises `Problem` 401 or 429, and what opening the tenant's store
-        raises.
+        It must `leave` again. Raises `Problem` 401, 403 or 429, and what opening the tenant's
+        store raises.
         """
         # A digest is looked up, not a key: how long that takes says nothing about any key.
-        entry = self._entries.get(sha256(_api_key(headers)).digest())
+        entry = self._entries.get(digest_of(api_key(headers)))
         if entry is None:
-            raise _unauthorized("Invalid API key")
-        if self._rates is not None and not self._rates.take(entry.number):
-            raise _too_many(self._rates.rate)
-        tenant = entry.config
-        store = await self._open_engine().borrow(tenant.name, durability=tenant.durability)
-        return Tenant(tenant.name, store)
+            raise self._failures.problem(peer, headers)
+        if entry.is_bounded:
+            entry.check(needed_scope(method, path))
+        tenant = entry.tenant
+        store = await self._open_engine().borrow(
+            tenant.name, durability=tenant.durability, quota=tenant.limits.quota
+        )
+        return Tenant(tenant.name, store, entry.events)
 
     def leave(self, tenant: Tenant) -> None:
         """Let the tenant's store be closed, once nobody uses it any more."""
@@ -121,18 +112,88 @@ def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
         raise StoreRefused("\n".join(findings.refusals))
 
 
+class Counters:
+    """What all workers count together. To be made before they are."""
+
+    def __init__(self, config: Config) -> None:
+        self.requests = Buckets(len(config.tenants))
+        self.events = Buckets(len(config.tenants))
+        self.failed_keys = Buckets(FAILED_KEY_BUCKETS)
+
+
 class _Entry(msgspec.Struct, frozen=True):
-    """One configured tenant, and which of the rates is its own."""
+    """One key of a tenant, and what bounds who has it."""
 
-    config: TenantConfig
-    number: int
+    tenant: TenantConfig
+    key: KeyConfig
+    requests: Meter | None
+    events: Meter | None
+    is_bounded: bool
+    """Whether there is anything for `check` to look at."""
+
+    def check(self, needs: Scope | None) -> None:
+        """Raises `Problem` 401, 403 or 429, unless one more request is allowed."""
+        expires_at_s, scope = self.key.expires_at_s, self.key.scope
+        if expires_at_s is not None and expires_at_s <= time.time():
+            raise unauthorized("key_expired", "This API key has expired")
+        if needs is not None and scope not in {"both", needs}:
+            raise Problem(
+                403,
+                "insufficient_scope",
+                f"This API key may only {scope}",
+                {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+            )
+        if self.requests is not None:
+            self.requests.charge(1)
 
 
-def rates_of(config: Config) -> Rates | None:
-    """The rate limits of a server; None without one. To be made before workers are."""
-    if config.rate_limit is None:
-        return None
-    return Rates(len(config.tenants), rate=config.rate_limit, burst=config.rate_burst or 1)
+def _entries(config: Config, counters: Counters) -> Iterator[tuple[bytes, _Entry]]:
+    """Every key by its digest."""
+    for number, tenant in enumerate(config.tenants):
+        requests = events = None
+        if (rate := tenant.limits.requests or config.request_rate) is not None:
+            take = partial(counters.requests.take, number, rate)
+            requests = Meter(take, f"make {rate.per_second:g} requests")
+        if (rate := tenant.limits.events) is not None:
+            take = partial(counters.events.take, number, rate)
+            events = Meter(take, f"append {rate.per_second:g} events")
+        for key in tenant.keys:
+            is_bounded = not (requests is None and key.expires_at_s is None and key.scope == "both")
+            yield key.digest, _Entry(tenant, key, requests, events, is_bounded)
+
+
+FAILED_KEY_BUCKETS = 65_536
+"""Client addresses share so many; two that share one only share what is refused them anyway."""
+
+
+class FailedKeys:
+    """Answers to keys that open nothing: 401, and 429 to an address that tries too many."""
+
+    def __init__(self, config: Config, buckets: Buckets) -> None:
+        per_minute = config.limits.max_failed_keys_per_minute
+        self._rate = Rate(per_minute / 60, per_minute)
+        self._buckets = buckets
+        self._trusted = config.trusted_proxies
+
+    def problem(self, peer: Peer, headers: Headers) -> Problem:
+        address = client_address(peer, headers, self._trusted)
+        wait_s = self._buckets.take(_bucket_of(address), self._rate)
+        if not wait_s:
+            return unauthorized("key_invalid", "Invalid API key")
+        return Problem(
+            429,
+            "too_many_failed_keys",
+            "Too many invalid API keys came from this address; valid ones are still accepted",
+            {"Retry-After": str(math.ceil(wait_s))},
+        )
+
+
+def _bucket_of(address: Address | None) -> int:
+    """The same for all of a /64, which is what one customer of a provider has."""
+    if address is None:
+        return 0
+    network = address.packed[:8]
+    return int.from_bytes(sha256(network).digest()[:4]) % FAILED_KEY_BUCKETS
 
 
 class Door:
@@ -149,7 +210,7 @@ class Door:
         self._config = config
         self._routes = {(route.method, route.path): route for route in routes}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
@@ -176,7 +237,9 @@ class Door:
         if scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        tenant = await self._tenancy.admit(scope["headers"])
+        tenant = await self._tenancy.admit(
+            scope["headers"], scope["method"], scope["path"], scope["client"]
+        )
         try:
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
@@ -190,7 +253,7 @@ class Door:
 
 
 async def call(
-    route: Route, tenant: Tenant, scope: Scope, receive: Receive, config: Config
+    route: Route, tenant: Tenant, scope: AsgiScope, receive: Receive, config: Config
 ) -> Answer | EventArray:
     """The endpoint's answer to a request that arrives by ASGI."""
     body = b""
@@ -201,7 +264,7 @@ async def call(
             max_body_bytes=config.limits.max_body_bytes,
             read_timeout_s=config.read_timeout_s,
         )
-    return await route.endpoint(Call(tenant.store, scope["query_string"], body))
+    return await route.endpoint(Call(tenant, scope["query_string"], body))
 
 
 def log_broken_answer(error: BaseException) -> None:
@@ -209,42 +272,3 @@ def log_broken_answer(error: BaseException) -> None:
     while error.__cause__ is not None:
         error = error.__cause__
     logger.warning("an answer broke off: %r", error)
-
-
-def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The key of `X-API-Key`, or else of `Authorization: Bearer`.
-
-    White space around it is not part of it (RFC 9110, 5.5). A header that comes twice says
-    nothing certain, so it does not count as a key. Other schemes of Authorization do not
-    either.
-    """
-    keys = [value for name, value in headers if name == b"x-api-key"]
-    if len(keys) == 1 and (key := keys[0].strip()):
-        return key
-    if not keys:
-        keys = [
-            credentials
-            for name, value in headers
-            if name == b"authorization"
-            for scheme, _, credentials in [value.strip().partition(b" ")]
-            if scheme.lower() == b"bearer"
-        ]
-    if not keys or not any(key.strip() for key in keys):
-        raise _unauthorized("API key required")
-    if len(keys) > 1:
-        raise _unauthorized("Invalid API key")
-    return keys[0].strip()
-
-
-def _too_many(rate: float) -> Problem:
-    return Problem(
-        429,
-        "rate_limited",
-        f"This tenant may make {rate:g} requests a second; slow down",
-        {"Retry-After": str(math.ceil(1 / rate))},
-    )
-
-
-def _unauthorized(detail: str) -> Problem:
-    code = "key_required" if detail == "API key required" else "key_invalid"
-    return Problem(401, code, detail, {"WWW-Authenticate": "Bearer"})

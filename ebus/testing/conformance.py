@@ -8,6 +8,7 @@ from ebus.testing.fidelity import Fidelity
 from ebus.testing.isolation import Isolation
 from ebus.testing.lifetime import Lifetime
 from ebus.testing.ordering import Ordering
+from ebus.testing.quotas import Quotas
 from ebus.testing.reading import Reading
 from ebus.testing.refusal import Refusal
 from ebus.testing.stateful import AnySequence
@@ -17,6 +18,7 @@ class EngineConformance(
     Appending,
     Reading,
     Checkpoints,
+    Quotas,
     Fidelity,
     Refusal,
     Isolation,

@@ -11,7 +11,14 @@ import pytest
 
 from ebus.core.engine import Engine
 from ebus.core.errors import StoreClosed
-from ebus.core.store import Append, Appended, SupportsTrim, SupportsWireRead, TenantStore
+from ebus.core.store import (
+    Append,
+    Appended,
+    SupportsQuota,
+    SupportsTrim,
+    SupportsWireRead,
+    TenantStore,
+)
 from ebus.core.tenant import TenantName
 from ebus.testing.events import numbered
 from ebus.testing.observation import NEW_TENANT, observe, read_through, stored
@@ -58,7 +65,8 @@ def fill(store: TenantStore) -> None:
 
 class Lifetime(Suite):
     def test_a_store_has_the_powers_its_author_names(self, store: TenantStore) -> None:
-        powers = {power for power in (SupportsWireRead, SupportsTrim) if isinstance(store, power)}
+        known = (SupportsWireRead, SupportsTrim, SupportsQuota)
+        powers = {power for power in known if isinstance(store, power)}
         assert powers == self.powers, (
             f"the store has the powers {powers}: let {type(self).__name__}.powers say so"
         )

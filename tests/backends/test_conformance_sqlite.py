@@ -7,7 +7,7 @@ import msgspec
 
 from ebus.backends.sqlite import SqliteEngine
 from ebus.core.limits import Limits
-from ebus.core.store import SupportsTrim, SupportsWireRead
+from ebus.core.store import SupportsQuota, SupportsTrim, SupportsWireRead
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -40,7 +40,7 @@ class SqlitePlace:
 
 
 class TestSqliteConformance(EngineConformance):
-    powers = frozenset({SupportsTrim, SupportsWireRead})
+    powers = frozenset({SupportsTrim, SupportsWireRead, SupportsQuota})
 
     def new_place(self, directory: Path) -> SqlitePlace:
         return SqlitePlace(directory)

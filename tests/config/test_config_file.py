@@ -14,7 +14,15 @@ import msgspec
 import pytest
 
 import ebus
-from ebus.config import FILE_KEYS, Config, ConfigError, TenantConfig, document, load_config
+from ebus.config import (
+    FILE_KEYS,
+    Config,
+    ConfigError,
+    KeyConfig,
+    TenantConfig,
+    document,
+    load_config,
+)
 from ebus.core.limits import Limits
 from tests.config.tenants_yaml import LONG_KEY, ONE_TENANT, load, write
 
@@ -54,7 +62,7 @@ def test_the_path_is_kept_as_the_user_gave_it(
 def test_of_a_key_only_the_digest_is_kept(tmp_path: Path) -> None:
     [alice] = load(tmp_path, ONE_TENANT).tenants
     assert alice == TenantConfig(
-        name=ebus.TenantName("alice"), key_digest=sha256(LONG_KEY.encode()).digest()
+        name=ebus.TenantName("alice"), keys=(KeyConfig(digest=sha256(LONG_KEY.encode()).digest()),)
     )
 
 
@@ -153,7 +161,7 @@ def test_a_key_may_hold_every_visible_character(tmp_path: Path) -> None:
     [tenant] = load(
         tmp_path, ONE_TENANT.replace(f'"{LONG_KEY}"', f"'{key.replace(chr(39), chr(39) * 2)}'")
     ).tenants
-    assert tenant.key_digest == sha256(key.encode()).digest()
+    assert tenant.keys == (KeyConfig(digest=sha256(key.encode()).digest()),)
 
 
 def test_ten_thousand_tenants_load(tmp_path: Path) -> None:
@@ -186,20 +194,35 @@ def test_a_file_can_come_through_a_pipe() -> None:
 
 
 def test_every_documented_key_is_accepted(tmp_path: Path) -> None:
-    limits = [key.partition(".")[2] for key in FILE_KEYS if key.startswith("limits.")]
-    tenant = {"name": "alice", "api_key": f'"{LONG_KEY}"', "durability": "full"}
-    assert [f"tenants.{key}" for key in tenant] == [
-        key for key in FILE_KEYS if key.startswith("tenants.")
-    ]
+    def below(section: str) -> list[str]:
+        keys = [key.removeprefix(section) for key in FILE_KEYS if key.startswith(section)]
+        return [key for key in keys if "." not in key]
+
+    def numbers(section: str) -> dict[str, int]:
+        return dict.fromkeys(below(section), 100)
+
+    key = {"name": "a", "api_key_sha256": "0" * 64, "scope": "read", "expires_at": "2999-01-01"}
+    assert [*key, "api_key"] == sorted(below("tenants.api_keys."), key=[*key, "api_key"].index)
+    tenant = {
+        "name": "alice",
+        "api_key": LONG_KEY,
+        "api_keys": [key],
+        "durability": "full",
+        "limits": numbers("tenant_limits."),
+    }
+    assert {*tenant, "api_key_sha256"} == {*below("tenants.")}
     top = {
         "data_dir": "x",
         "engine": "sqlite",
         "durability": "full",
-        "limits": "{" + ", ".join(f"{limit}: 100" for limit in limits) + "}",
-        "tenants": "[{" + ", ".join(f"{key}: {value}" for key, value in tenant.items()) + "}]",
+        "limits": numbers("limits."),
+        "tenant_limits": numbers("tenant_limits."),
+        "tenants_visible": "own",
+        "trusted_proxies": ["10.0.0.0/8"],
+        "tenants": [tenant],
     }
     assert {*top, "store_backend"} == {key for key in FILE_KEYS if "." not in key}
-    assert load(tmp_path, "\n".join(f"{key}: {value}" for key, value in top.items()))
+    assert load(tmp_path, msgspec.json.encode(top).decode())  # JSON is YAML
 
 
 @pytest.mark.parametrize(
@@ -234,7 +257,7 @@ def test_short_keys_get_one_warning_that_names_the_tenants(tmp_path: Path) -> No
     [warning] = load(tmp_path, GUIDE).warnings
     assert warning == (
         "API keys of fewer than 32 characters are easier to guess: alice, bob, charlie; "
-        "use long random ones, such as `openssl rand -hex 32` prints"
+        "use long random ones, such as `ebus keygen` prints"
     )
 
 

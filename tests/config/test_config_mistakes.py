@@ -242,12 +242,14 @@ def test_an_alias_that_leads_back_to_itself_is_just_a_mistake(tmp_path: Path, te
         (
             "retention: 1",
             "unknown key retention; "
-            "known here are data_dir, engine, store_backend, durability, limits, tenants",
+            "known here are data_dir, engine, store_backend, durability, limits, "
+            "tenant_limits, tenants_visible, trusted_proxies, tenants",
         ),
         (
             "? [a, b]\n: 1",
             "unknown key; "
-            "known here are data_dir, engine, store_backend, durability, limits, tenants",
+            "known here are data_dir, engine, store_backend, durability, limits, "
+            "tenant_limits, tenants_visible, trusted_proxies, tenants",
         ),
     ],
 )
@@ -260,7 +262,11 @@ def test_an_unknown_key(tmp_path: Path, line: str, said: str) -> None:
     [
         ("durabilty: full", "unknown key durabilty; did you mean durability?"),
         ("apikey: x", "unknown key apikey; did you mean api_key?"),
-        ("colour: x", "unknown key colour; known here are name, api_key, durability"),
+        (
+            "colour: x",
+            "unknown key colour; known here are name, api_key, api_key_sha256, api_keys, "
+            "durability, limits",
+        ),
     ],
 )
 def test_an_unknown_key_of_a_tenant(tmp_path: Path, key: str, said: str) -> None:

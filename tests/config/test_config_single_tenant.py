@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from ebus.config import ConfigError, TenantConfig, load_config
+from ebus.config import ConfigError, KeyConfig, TenantConfig, load_config
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
 from tests.config.tenants_yaml import LONG_KEY
@@ -23,7 +23,9 @@ def test_a_key_is_all_that_is_needed() -> None:
     assert config.single_tenant
     assert config.config_file is None
     assert config.tenants == (
-        TenantConfig(name=TenantName("events"), key_digest=sha256(LONG_KEY.encode()).digest()),
+        TenantConfig(
+            name=TenantName("events"), keys=(KeyConfig(digest=sha256(LONG_KEY.encode()).digest()),)
+        ),
     )
     assert (config.engine, config.data_dir) == ("sqlite:.", ".")
     assert (config.durability, config.limits) == ("full", Limits())

@@ -17,11 +17,16 @@ from ebus.core.store import QuickReads, ReadBounds, WirePage, check_range
 T = TypeVar("T")
 
 HEAD = "SELECT coalesce(max(last_position), 0) FROM blocks"
-_COUNT = f"""
+COUNT = f"""
     SELECT ({HEAD})
          - (SELECT coalesce(sum(last_position - first_position + 1), 0)
             FROM blocks WHERE events IS NULL)
 """  # noqa: S608 - of constants only
+STORED_BYTES = """
+    SELECT (page_count - freelist_count) * page_size
+    FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+HAS_CHECKPOINT = "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE name = ?)"
 # No upper bound: the scan is stopped at the first block past the end. A condition on
 # first_position would not end it, for there is no index that knows the two are in step.
 READ_BLOCKS = """
@@ -45,8 +50,12 @@ class Reader:
         return head
 
     def count(self) -> int:
-        count: int = self._connection.execute(_COUNT).get
+        count: int = self._connection.execute(COUNT).get
         return count
+
+    def stored_bytes(self) -> int:
+        stored_bytes: int = self._connection.execute(STORED_BYTES).get
+        return stored_bytes
 
     def checkpoint(self, name: str) -> int | None:
         position: int | None = self._connection.execute(

@@ -21,7 +21,16 @@ from ebus.backends.sqlite.connection import (
     leave_the_wal_behind,
     transaction,
 )
-from ebus.backends.sqlite.reader import HEAD, READ_BLOCKS, Reader, SqliteQuickReads, encoded
+from ebus.backends.sqlite.reader import (
+    COUNT,
+    HAS_CHECKPOINT,
+    HEAD,
+    READ_BLOCKS,
+    STORED_BYTES,
+    Reader,
+    SqliteQuickReads,
+    encoded,
+)
 from ebus.backends.sqlite.resting import Resting, may_rest
 from ebus.backends.sqlite.schema import FileKind, identify
 from ebus.backends.sqlite.write_back import WriteBack
@@ -38,12 +47,16 @@ from ebus.core.errors import (
 from ebus.core.event import Event, encode_events, utc_now
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
+    NO_QUOTA,
     Appended,
     Page,
+    Quota,
+    Room,
     SaveCheckpoint,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
+    SupportsQuota,
     SupportsTrim,
     SupportsWireRead,
     TenantStore,
@@ -87,6 +100,7 @@ class SqliteStore(
     SupportsQuickCommit,
     SupportsPutAway,
     SupportsTrim,
+    SupportsQuota,
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
@@ -109,6 +123,7 @@ class SqliteStore(
         self._path = path
         self._file = str(path)
         self._limits = limits
+        self._quota = NO_QUOTA
         self._closed = False
         self._durability = durability
         self._patience = Patience(limits.busy_timeout_ms)
@@ -161,7 +176,7 @@ class SqliteStore(
         # Before the transaction: meanwhile another process may write.
         refusals = [refusal_of(write, self._limits) for write in writes]
         with self._writing(waits=waits) as connection:
-            layout = self._lay_out(writes, refusals, self._head)
+            layout = self._lay_out(writes, refusals, self._head, self._room(connection))
             if len(layout.blocks) == 1 and not layout.checkpoints:
                 # The common case in one statement, which takes the interpreter's lock back
                 # from busy threads once and not five times.
@@ -174,7 +189,7 @@ class SqliteStore(
                 head: int = connection.execute(HEAD).get
                 if head != self._head:  # another process has written
                     self._head = head
-                    layout = self._lay_out(writes, refusals, head)
+                    layout = self._lay_out(writes, refusals, head, self._room(connection))
                 for block in layout.blocks:
                     connection.execute(_INSERT_BLOCK, self._row(block))
                 if layout.checkpoints:
@@ -182,8 +197,23 @@ class SqliteStore(
             self._head = layout.head
         return layout.results
 
+    def _room(self, connection: apsw.Connection) -> Room | None:
+        """What the quota leaves; None when there is none."""
+        if self._quota == NO_QUOTA:
+            return None
+        return Room(
+            self._quota,
+            events=connection.execute(COUNT).get,
+            size_bytes=connection.execute(STORED_BYTES).get,
+            knows=lambda name: bool(connection.execute(HAS_CHECKPOINT, (name,)).get),
+        )
+
     def _lay_out(
-        self, writes: Sequence[Write], refusals: Sequence[EbusError | None], head: int
+        self,
+        writes: Sequence[Write],
+        refusals: Sequence[EbusError | None],
+        head: int,
+        room: Room | None,
     ) -> _Layout:
         """How these writes are stored, if this is the last position so far."""
         first_position = head + 1
@@ -192,17 +222,23 @@ class SqliteStore(
         checkpoints: list[tuple[str, int]] = []
         now = utc_now()
         for write, refusal in zip(writes, refusals, strict=True):
-            if refusal is not None or isinstance(write, SaveCheckpoint):
+            if refusal is not None:
                 results.append(refusal)
-                if refusal is None and isinstance(write, SaveCheckpoint):
+            elif isinstance(write, SaveCheckpoint):
+                over_quota = room.take_name(write.name) if room is not None else None
+                results.append(over_quota)
+                if over_quota is None:
                     checkpoints.append((write.name, write.position))
-                continue
-            first = head + 1
-            head += len(write.events)
-            if head > MAX_POSITION:
-                raise StoreFull(f"{self._path} has no positions left")
-            encoded += encode_events(write.events, first, now)
-            results.append(Appended(first, head))
+            else:
+                last = head + len(write.events)
+                if last > MAX_POSITION:
+                    raise StoreFull(f"{self._path} has no positions left")
+                wire = encode_events(write.events, head + 1, now)
+                over_quota = room.take_events(wire) if room is not None else None
+                results.append(over_quota or Appended(head + 1, last))
+                if over_quota is None:
+                    encoded += wire
+                    head = last
         if len(encoded) == 1:
             blocks = [Block(first_position, first_position, b"", encoded[0])]
         else:
@@ -261,6 +297,13 @@ class SqliteStore(
                 )
             connection.execute("DELETE FROM blocks WHERE last_position <= ?", (through,))
             connection.execute(_INSERT_BLOCK, (through, 1, time.time_ns(), b"", None))
+
+    def stored_bytes(self) -> int:
+        with self._reading() as reader:
+            return reader.stored_bytes()
+
+    def set_quota(self, quota: Quota) -> None:
+        self._quota = quota
 
     def head(self) -> int:
         with self._reading() as reader:

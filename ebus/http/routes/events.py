@@ -23,15 +23,19 @@ def event_routes(config: Config) -> list[Route]:
 
     async def append_event(call: Call) -> Answer:
         event = decode_event(call.body).stamped(now := utc_now())
+        if call.tenant.events is not None:
+            call.tenant.events.charge(1)
         try:
-            appended = await call.store.append([event], held_bytes=len(call.body))
+            appended = await call.tenant.store.append([event], held_bytes=len(call.body))
         except InvalidEvent as error:
             raise without_index(error) from None
         return Answer(encode_event(event, appended.first_position, now))
 
     async def append_batch(call: Call) -> Answer:
         events = decode_batch(call.body)
-        appended = await call.store.append(events, held_bytes=len(call.body))
+        if call.tenant.events is not None:
+            call.tenant.events.charge(len(events))
+        appended = await call.tenant.store.append(events, held_bytes=len(call.body))
         return Answer(
             b'{"saved":%d,"first_position":%d,"last_position":%d}'
             % (len(events), appended.first_position, appended.last_position)
@@ -41,19 +45,19 @@ def event_routes(config: Config) -> list[Route]:
         query = Query(call.query)
         start = query.required_number("from", least=0)
         stop = query.whole_number("to", least=0, default=None)
-        page = await call.store.read_wire(start, stop, limit=limits.max_read_events)
+        page = await call.tenant.store.read_wire(start, stop, limit=limits.max_read_events)
         if page.next is None or page.count == limits.max_read_events:
             return event_array(page, headers=_next_link(page.next, stop))
         # The events are large: what is left of them is read while the first are on their way.
         # Positions bound the answer now, so that the link can be said before the end is seen.
-        head = await call.store.head()
+        head = await call.tenant.store.head()
         last = min(head, page.first_position + limits.max_read_events - 1)
         last = max(last, page.next - 1)  # a page may reach over positions that hold nothing
         last = last if stop is None else min(last, stop)
         more = last < head and last != stop
         return EventArray(
             page,
-            _further_pages(call.store, page.next, last, limits.max_read_events),
+            _further_pages(call.tenant.store, page.next, last, limits.max_read_events),
             headers=_next_link(last + 1 if more else None, stop),
         )
 
@@ -63,12 +67,12 @@ def event_routes(config: Config) -> list[Route]:
         batch = query.whole_number("batch_size", least=1, default=STREAM_BATCH_EVENTS)
         limit = min(batch or STREAM_BATCH_EVENTS, limits.max_read_events)
         # Up to where the log is now: a stream that chased its writers might never end.
-        head = await call.store.head()
-        page = await call.store.read_wire(start, head, limit=limit)
-        return EventArray(page, _further_pages(call.store, page.next, head, limit))
+        head = await call.tenant.store.head()
+        page = await call.tenant.store.read_wire(start, head, limit=limit)
+        return EventArray(page, _further_pages(call.tenant.store, page.next, head, limit))
 
     async def read_position(call: Call) -> Answer:
-        return Answer(encode_position(await call.store.head()))
+        return Answer(encode_position(await call.tenant.store.head()))
 
     return [
         Route("POST", "/events", append_event, takes_body=True),

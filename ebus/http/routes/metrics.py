@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from ebus.config import Config
 from ebus.http.answers import Answer
-from ebus.http.tenancy import tenant_of
+from ebus.http.tenant import tenant_of
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.answers import Answer
-from ebus.http.tenancy import tenant_of
+from ebus.http.tenant import tenant_of
 from ebus.http.wire import check_subscription_id, decode_position, encode_position, read_body
 
 PATH = "/subscriptions/{subscription_id:str}/position"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
-from litestar import get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.answers import Answer
+from ebus.http.tenant import tenant_of
 
 
 class Tenants(msgspec.Struct, frozen=True):
-    """The names of all tenants, in the order of the config file."""
+    """The names of the tenants that the asking one may see, in the order of the config file."""
 
     tenants: list[str]
     count: int
@@ -22,11 +25,16 @@ def tenant_routes(config: Config) -> list[HTTPRouteHandler]:
     """None for a single tenant, which has no name that a client knows."""
     if config.single_tenant:
         return []
-    names = [str(tenant.name) for tenant in config.tenants]
-    body = msgspec.json.encode(Tenants(names, len(names)))
+    everybody = _listed([str(tenant.name) for tenant in config.tenants])
 
     @get("/tenants")
-    async def list_tenants() -> ASGIApp:
-        return Answer(body)
+    async def list_tenants(request: Request[Any, Any, Any]) -> ASGIApp:
+        if config.tenants_visible == "all":
+            return Answer(everybody)
+        return Answer(_listed([str(tenant_of(request.scope).name)]))
 
     return [list_tenants]
+
+
+def _listed(names: list[str]) -> bytes:
+    return msgspec.json.encode(Tenants(names, len(names)))
