@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 
@@ -21,7 +21,7 @@ from litestar.types import Scope as AsgiScope
 
 from ebus.config import Config, KeyConfig, Rate, Scope, TenantConfig
 from ebus.config.api_key import digest_of
-from ebus.core.aio import AsyncEngine
+from ebus.core.aio import AsyncEngine, AsyncTenantStore
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import StoreClosed, StoreRefused
 from ebus.http.answers import Answer, EventArray
@@ -62,8 +62,8 @@ class Tenancy:
         if len(config.tenants) <= config.limits.max_eager_tenants:
             try:
                 for tenant in config.tenants:
-                    async with self._engine.tenant(tenant.name, durability=tenant.durability):
-                        pass
+                    await self._borrow(tenant)
+                    self._engine.give_back(tenant.name)
             except BaseException:
                 await self.stop()
                 raise
@@ -90,10 +90,12 @@ class Tenancy:
         if entry.is_bounded:
             entry.check(needed_scope(method, path))
         tenant = entry.tenant
-        store = await self._open_engine().borrow(
+        return Tenant(tenant.name, await self._borrow(tenant), entry.events)
+
+    def _borrow(self, tenant: TenantConfig) -> Awaitable[AsyncTenantStore]:
+        return self._open_engine().borrow(
             tenant.name, durability=tenant.durability, quota=tenant.limits.quota
         )
-        return Tenant(tenant.name, store, entry.events)
 
     def leave(self, tenant: Tenant) -> None:
         """Let the tenant's store be closed, once nobody uses it any more."""
