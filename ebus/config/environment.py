@@ -12,6 +12,7 @@ import msgspec
 from ebus.config.durations import parse_duration
 from ebus.config.mistakes import Mistake, Reading, Wrong
 from ebus.config.model import Rate
+from ebus.config.nodes import MAX_WHOLE_NUMBER
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -79,10 +80,21 @@ VARIABLES = {
 }
 """What is read with a config file and without one."""
 
+LIMIT_VARIABLES = {
+    "MAX_CONNECTIONS": Variable("max_connections", whole_number(1, MAX_WHOLE_NUMBER), "4096"),
+    "MAX_INFLIGHT_BODY_BYTES": Variable(
+        "max_inflight_body_bytes", whole_number(1, MAX_WHOLE_NUMBER), "268435456"
+    ),
+}
+"""Those of `Limits` that depend on the machine. They go before what a config file says."""
+
 
 def read_environment(environment: Mapping[str, str]) -> Reading:
-    """What `VARIABLES` say, and every mistake. Never raises."""
+    """What the variables say, and every mistake; `limits` as a dict. Never raises."""
     fields, mistakes = read_variables(VARIABLES, environment)
+    limits, wrong_limits = read_variables(LIMIT_VARIABLES, environment)
+    fields["limits"] = limits
+    mistakes += wrong_limits
     limit, burst = fields.pop("rate_limit", None), fields.pop("rate_burst", None)
     if limit is not None:
         fields["request_rate"] = Rate(limit, burst or usual_burst(limit))

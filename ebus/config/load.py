@@ -6,7 +6,9 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ebus.config.environment import VARIABLES, read_environment
+import msgspec
+
+from ebus.config.environment import LIMIT_VARIABLES, VARIABLES, read_environment
 from ebus.config.file import read_file
 from ebus.config.mistakes import ConfigError
 from ebus.config.model import Config
@@ -16,7 +18,7 @@ from ebus.config.single_tenant import (
     warn_of_unused,
 )
 
-ENVIRONMENT: tuple[str, ...] = (*SINGLE_TENANT_VARIABLES, *VARIABLES)
+ENVIRONMENT: tuple[str, ...] = (*SINGLE_TENANT_VARIABLES, *VARIABLES, *LIMIT_VARIABLES)
 """Every environment variable that `load_config` looks at."""
 
 
@@ -36,7 +38,9 @@ def load_config(path: str | None, environment: Mapping[str, str]) -> Config:
         # Raised here and not where they were found: what raises there has seen the keys.
         raise ConfigError(mistakes, config_file=path)
     warnings = [*tenants.warnings, *warn_of_unused(environment, path), *server.warnings]
-    return Config(**tenants.fields, **server.fields, warnings=tuple(warnings))
+    limits = msgspec.structs.replace(tenants.fields["limits"], **server.fields["limits"])
+    fields = {**tenants.fields, **server.fields, "limits": limits}
+    return Config(**fields, warnings=tuple(warnings))
 
 
 @contextmanager

@@ -26,6 +26,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_head_bytes: int = 64 * KIB
     """Size of a request's line and headers."""
 
+    max_head_fields: int = 100
+    """Headers of one request."""
+
+    max_connections: int = 4_096
+    """Connections of one server process; when there are more, those that idle are closed."""
+
+    max_pipelined_requests: int = 100
+    """Requests of one connection that wait for answers; it is closed after those."""
+
+    max_inflight_body_bytes: int = 256 * MIB
+    """Bytes of request bodies in one server process, but for those of at most 64 KiB."""
+
     max_read_events: int = 10_000
     """Events in one page of a read."""
 

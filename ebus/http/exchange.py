@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
+from ebus.http.bodies import FREE_BODY_BYTES, Body
 from ebus.http.credentials import Peer
 from ebus.http.endpoint import Call, Route
 from ebus.http.problems import problem_of
@@ -53,7 +54,6 @@ class Exchange:
 
     __slots__ = (
         "_begun",
-        "_body",
         "_connection",
         "_headers",
         "_query",
@@ -72,27 +72,28 @@ class Exchange:
         route: Route,
         query: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes,
     ) -> None:
         self._connection = connection
         self._route = route
         self._query = query
         self._headers = headers
         self._begun = False
-        self._body = body
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
 
-    async def run(self, tenancy: Tenancy) -> None:
+    async def run(self, tenancy: Tenancy, body: bytes) -> None:
         """Answer, whatever happens."""
-        tenant = None
+        tenant = large = None
         try:
             route = self._route
             tenant = await tenancy.admit(
                 self._headers, route.method, route.path, self._connection.client
             )
-            answer = await route.endpoint(Call(tenant, self._query, self._body))
+            if len(body) > FREE_BODY_BYTES:
+                large = Body(tenancy.bodies, tenant.name)
+                large.grow(len(body))
+            answer = await route.endpoint(Call(tenant, self._query, body))
             if isinstance(answer, Answer):
                 self._send(answer)
             else:
@@ -102,6 +103,8 @@ class Exchange:
         except Exception as error:
             self._fail(error)
         finally:
+            if large is not None:
+                large.leave()
             if tenant is not None:
                 tenancy.leave(tenant)
 

@@ -1,14 +1,15 @@
 """HTTP/1.1 on one connection: uvicorn's protocol, with what it lacks.
 
-Those are bounds for the head of a request and for clients that idle or do not take their
-answer, problem documents for what is not HTTP, and a short way for the routes that carry the
-load.
+Those are bounds for the head of a request, for the connections, and for clients that idle or do
+not take their answer, problem documents for what is not HTTP, and a short way for the routes that
+carry the load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import re
 import sys
 from collections.abc import Iterable, Sized
 from contextlib import suppress
@@ -23,14 +24,22 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ebus.config import Config
+from ebus.http.connections import SPARE_WAIT_S, Connections, Seat, too_many_connections
 from ebus.http.eager import EagerRun
 from ebus.http.endpoint import Route
 from ebus.http.exchange import Exchange
+from ebus.http.long_way import served_on, spare
 from ebus.http.problems import MEDIA_TYPE, Problem
 from ebus.http.tenancy import Tenancy
 
-_EXTRAORDINARY = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_EXTRAORDINARY = frozenset({b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _ORDINARY_MEDIA_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[A-Fa-f0-9:.]+\])(?::[0-9]*)?")
+"""A host as a URI has it, or an address in brackets, and a port (RFC 3986, 3.2)."""
+
+_NO_HOST = b" "
+"""What no host is."""
 
 
 class Settings(uvicorn.Config):
@@ -51,6 +60,9 @@ class Settings(uvicorn.Config):
         self.read_timeout_s = config.read_timeout_s
         self.write_timeout_s = config.write_timeout_s
         self.max_head_bytes = config.limits.max_head_bytes
+        self.max_head_fields = config.limits.max_head_fields
+        self.max_pipelined_requests = config.limits.max_pipelined_requests
+        self.connections = Connections(config.limits.max_connections, tenancy.bodies)
         self.max_body_bytes = config.limits.max_body_bytes
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_fields = b""
@@ -80,6 +92,13 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _EnoughWaits(Exception):
+    """So many requests of a connection wait that no more is read of it.
+
+    The client sends the others again, on another one (RFC 9112, 9.3.2).
+    """
+
+
 class EbusProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -87,10 +106,18 @@ class EbusProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._routes = self.config.routes
+        self._is_spare = False
         self._in_head = True
         self._head_bytes = 0
+        self._piece_bytes = 0
+        self._in_body = False  # of a request that goes the long way
+        self._body_came = False
+        self._bodiless_bytes = 0
         self._deaf = False
-        self._has_run = False
+        self._has_ended = False
+        self._wants_upgrade = False
+        self._host = _NO_HOST
         self._short_way: Route | None = None
         self._query = b""
         self._body = b""
@@ -102,10 +129,19 @@ class EbusProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        seat = self.config.connections.seat(self, self.loop.time())
+        if seat is Seat.NONE:
+            self._refuse(too_many_connections())
+            return
+        if seat is Seat.SPARE:
+            self._is_spare = True
+            self._routes = {}  # all of it goes the long way
+            self.app = spare(self.app)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = True
+        self.config.connections.leave(self)
         self._stop_head_timer()
         self._stop_write_timer()
         if self._idle_timer is not None:
@@ -115,26 +151,91 @@ class EbusProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._has_run = False
+        self._has_ended = False
+        self._piece_bytes = len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Upgrades are ignored (RFC 9110, 7.8). But the parser has taken the rest for
-            # another protocol: what follows must never be taken for a request.
-            self._deaf = True
-            self.cycle.keep_alive = False
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse_unreadable(error)
+        else:
+            self._look_at_what_goes_on()
+
+    def _look_at_what_goes_on(self) -> None:
+        """A request of which more is to come."""
         if self._short_way is not None:
             self._take_the_long_way()
         if self._in_head:
-            # A first piece may hold a body too: only a head that goes on is too large.
-            if self._head_bytes > self.config.max_head_bytes:
-                detail = f"The head may have at most {self.config.max_head_bytes} bytes"
-                self._refuse(Problem(431, "head_too_large", detail))
-            self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._await_head()
+            self._bound_head()
+        elif self._in_body:
+            self._bound_what_is_no_body()
+
+    def _bound_head(self) -> None:
+        """Look at a head of which more is to come."""
+        is_too_large = self._head_bytes > self.config.max_head_bytes
+        self._head_bytes += self._piece_bytes
+        if not self._has_ended:  # or else some of the piece belongs to the request before
+            is_too_large = self._head_bytes > self.config.max_head_bytes
+        if is_too_large or len(self.headers or ()) > self.config.max_head_fields:
+            self._refuse(self._head_too_large())
+        elif self._head_timer is None:
+            self._await_head()
+
+    def _check_whole_head(self) -> None:
+        """Raises `Problem` 431. Only what came in one small piece need not be counted."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.config.max_head_bytes or len(self.headers) > self.config.max_head_fields:
+            raise self._head_too_large()
+
+    def _head_too_large(self) -> Problem:
+        most_bytes, most_fields = self.config.max_head_bytes, self.config.max_head_fields
+        detail = f"The head may have at most {most_bytes} bytes and {most_fields} headers"
+        return Problem(431, "head_too_large", detail)
+
+    def _bound_what_is_no_body(self) -> None:
+        """Bound what surrounds the chunks of a body: the parser keeps trailers in memory."""
+        if self._body_came:
+            self._body_came = False
+            self._bodiless_bytes = 0
+        else:
+            self._bodiless_bytes += self._piece_bytes
+            if self._bodiless_bytes > self.config.max_head_bytes:
+                self._refuse(self._head_too_large())
+
+    def _refuse_unreadable(self, error: httptools.HttpParserError) -> None:
+        self._short_way = None
+        self._body = b""
+        if isinstance(error.__context__, Problem):  # raised below, while the parser called
+            self._refuse(error.__context__)
+        elif isinstance(error.__context__, _EnoughWaits):
+            self._deaf = True
+            self.cycle.keep_alive = False
+        else:
+            self.send_400_response("")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the request again, as one that asks for no other protocol (RFC 9110, 7.8).
+
+        The parser would not read its body, and has taken what follows for that protocol.
+        """
+        if not self._wants_upgrade:  # CONNECT, where what follows is never for us
+            self._deaf = True
+            self.cycle.keep_alive = False
+            return
+        self._wants_upgrade = False
+        fields = [field for field in self.headers if field[0] not in {b"connection", b"upgrade"}]
+        fields.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        version = self.parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(b"".join([line, *lines, b"\r\n", rest]))
+        except httptools.HttpParserError as error:
+            self._refuse_unreadable(error)
+        else:
+            self._look_at_what_goes_on()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent all it has to say still gets its answer."""
@@ -160,31 +261,66 @@ class EbusProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
+        if self._piece_bytes > self.config.max_head_bytes or self._head_bytes:
+            self._check_whole_head()
         path, _, self._query = self.url.partition(b"?")
-        self._short_way = self.config.routes.get((self.parser.get_method(), path))
+        self._short_way = self._routes.get((self.parser.get_method(), path))
         if self._short_way is None or not self._is_ordinary():
-            self._take_the_long_way()
+            self._short_way = None
+            self._begin_the_long_way()
 
     def _is_ordinary(self) -> bool:
         """Whether the request that begins may go the short way, if it arrives at once."""
         headers = dict(self.headers)
+        connection = headers.get(b"connection")
         return (
-            len(headers) == len(self.headers)
+            len(headers) == len(self.headers) <= self.config.max_head_fields
+            and ((host := headers.get(b"host")) == self._host or self._is_host(host))
             and (self.cycle is None or self.cycle.response_complete)
             and b"#" not in self.url
             and not self.access_log
             and not self.flow.write_paused
-            and self.parser.should_keep_alive()
-            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()  # 1.0 does not, unless it says so
+            and (
+                connection is None
+                or (connection == b"keep-alive" and self.parser.get_http_version() == "1.1")
+            )
             and headers.get(b"content-type", b"application/json") in _ORDINARY_MEDIA_TYPES
-            and headers.get(b"connection", b"keep-alive") == b"keep-alive"
             and headers.keys().isdisjoint(_EXTRAORDINARY)
             and not (self.config.compresses and b"accept-encoding" in headers)
         )
 
+    def _begin_the_long_way(self) -> None:
+        """Look at what the short way has no eye for."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._wants_upgrade = True  # and is read again, see `_ignore_upgrade`
+            return
+        self._check_whole_head()
+        self._check_host()
+        if len(self.pipeline) >= self.config.max_pipelined_requests:
+            raise _EnoughWaits
+        self._take_the_long_way()
+
+    def _check_host(self) -> None:
+        """Raises `Problem` 400 unless there is one host, as RFC 9112, 3.2 has it."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts and self.parser.get_http_version() == "1.0":
+            return
+        if len(hosts) != 1 or not self._is_host(hosts[0]):
+            raise Problem(400, "bad_request", "Send one Host header, with a host and its port")
+
+    def _is_host(self, host: bytes | None) -> bool:
+        """Whether it can be one. The next request will have the same, and need not ask."""
+        if host is None or not _HOST.fullmatch(host):
+            return False
+        self._host = host
+        return True
+
     def _take_the_long_way(self) -> None:
         """Hand the request that has begun to ASGI."""
         self._short_way = None
+        self._in_body = True
+        self._bodiless_bytes = 0
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -197,6 +333,7 @@ class EbusProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if self._short_way is None:
+            self._body_came = True
             super().on_body(body)
         else:
             self._body += body
@@ -205,18 +342,26 @@ class EbusProtocol(HttpToolsProtocol):
         if self._short_way is not None and len(self._body) > self.config.max_body_bytes:
             self._take_the_long_way()
         if self._short_way is None:
-            super().on_message_complete()
+            self._in_body = False
+            self._has_ended = True
+            if not self._wants_upgrade:
+                super().on_message_complete()
             return
         route, self._short_way = self._short_way, None
         body, self._body = self._body, b""
-        exchange = Exchange(self, route, self._query, self.headers, body)
+        exchange = Exchange(self, route, self._query, self.headers)
         self.cycle = exchange  # type: ignore[assignment]
-        run = EagerRun(exchange.run(self.config.tenancy), self.tasks, self.loop)
-        if self._has_run:  # one for each turn of the loop: others wait for theirs
+        run = EagerRun(exchange.run(self.config.tenancy, body), self.tasks, self.loop)
+        if self._has_ended:  # one for each turn of the loop: others wait for theirs
             self.loop.call_soon(run.start)
         else:
-            self._has_run = True
+            self._has_ended = True
             run.start()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._is_spare:
+            cycle.keep_alive = False
+        super()._start_asgi_task(cycle, served_on(cycle, app))  # type: ignore[arg-type]
 
     def default_fields(self) -> bytes:
         """The header lines of every answer."""
@@ -225,6 +370,7 @@ class EbusProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._await_progress_to_end()
             return
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -247,7 +393,7 @@ class EbusProtocol(HttpToolsProtocol):
         if rest_s > 0:
             self._close_when_idle(rest_s)
         elif not self.transport.is_closing():
-            self.transport.close()
+            self._close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Problem(400, "bad_request", "This is no HTTP request that can be read"))
@@ -261,17 +407,19 @@ class EbusProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             cycle.keep_alive = False  # the answer under way must not be mistaken for this one
             return
-        if self.pipeline:
-            self.transport.close()
+        has_begun = self._in_body and (cycle.response_started or cycle.response_complete)
+        if self.pipeline or has_begun:
+            self._close()
             return
         body = problem.body()
+        fields = {**problem.headers, "Connection": "close"}
         head = (
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
+            + "".join(f"{name.lower()}: {value}\r\n" for name, value in fields.items())
         )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
+        self.transport.write(f"{head}\r\n".encode() + body)
+        self._close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -280,6 +428,17 @@ class EbusProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_write_timer()
         super().resume_writing()
+        if self.transport.is_closing():
+            self._await_progress_to_end()
+
+    def _close(self) -> None:
+        """Close once the client has taken what it was sent, or stops taking it."""
+        self.transport.close()
+        self._await_progress_to_end()
+
+    def _await_progress_to_end(self) -> None:
+        if self._write_timer is None and self.transport.get_write_buffer_size():
+            self._await_progress()
 
     def _await_progress(self) -> None:
         wait_s = self.config.write_timeout_s
@@ -298,8 +457,34 @@ class EbusProtocol(HttpToolsProtocol):
             queued = fcntl.ioctl(self.transport.get_extra_info("socket"), TIOCOUTQ, queued)
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a whole head of a request has ever come."""
+        return self.cycle is not None
+
+    def idle_since_s(self) -> float | None:
+        """Since when the server waits for a request; None while one is under way."""
+        if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            return None
+        if self._head_timer is not None:
+            return self._head_timer.when() - self._head_wait_s
+        return self._idle_since_s
+
+    def make_room(self) -> None:
+        """Close at once."""
+        self._deaf = True
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    @property
+    def _head_wait_s(self) -> float:
+        wait_s = self.config.read_timeout_s
+        return min(wait_s, SPARE_WAIT_S) if self._is_spare else wait_s
+
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.config.read_timeout_s, self._close_if_late)
+        self._head_timer = self.loop.call_later(self._head_wait_s, self._close_if_late)
 
     def _close_if_late(self) -> None:
         self._head_timer = None

@@ -19,6 +19,7 @@ import uvloop
 
 from ebus.config import Config
 from ebus.http.app import create_app
+from ebus.http.connections import MAX_SPARE_CONNECTIONS
 from ebus.http.protocol import Settings
 from ebus.http.routes.events import event_routes
 from ebus.http.tenancy import Counters, Tenancy
@@ -32,8 +33,8 @@ SWITCH_INTERVAL_S = 0.000_5
 FILES_PER_TENANT = 7
 """The database and its WAL, over up to three connections, and the WAL's index."""
 
-OTHER_FILES = 512
-"""Connections of clients, of reads that run at the same time, and of the process itself."""
+OTHER_FILES = 128 + MAX_SPARE_CONNECTIONS
+"""Those of the process itself, and connections that are refused or about to be closed."""
 
 
 def listen(host: str, port: int, *, workers: int = 1) -> list[socket.socket]:
@@ -137,26 +138,35 @@ async def _run(
 
 
 def fit_open_files(config: Config) -> Config:
-    """Ask for all the files that this process may open, and open no more tenants than fit.
+    """Ask for all the files that this process may open, and bound what does not fit.
 
-    Every open tenant takes several files, and every connection one.
+    Every open tenant takes several files, and every connection one. Where they are too few for
+    both, each gets at least half, and what the other leaves.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(config.limits.max_open_tenants, len(config.tenants))
-    room = max(1, (allowed - OTHER_FILES) // FILES_PER_TENANT)
-    if allowed == resource.RLIM_INFINITY or room >= wanted:
+    connections = config.limits.max_connections
+    room = max(0, allowed - OTHER_FILES)
+    if allowed == resource.RLIM_INFINITY or room >= wanted * FILES_PER_TENANT + connections:
         return config
+    of_tenants = min(wanted * FILES_PER_TENANT, max(room // 2, room - connections))
+    tenants = max(1, of_tenants // FILES_PER_TENANT)
+    fitting = max(1, min(connections, room - tenants * FILES_PER_TENANT))
     logger.warning(
-        "this process may open %d files, which is enough for %d open tenants and not for %d; "
-        "raise the limit (ulimit -n, LimitNOFILE=)",
+        "this process may open %d files, which is enough for %d open tenants and %d connections, "
+        "and not for %d and %d; raise the limit (ulimit -n, LimitNOFILE=)",
         allowed,
-        room,
+        tenants,
+        fitting,
         wanted,
+        connections,
     )
-    limits = msgspec.structs.replace(config.limits, max_open_tenants=room)
+    limits = msgspec.structs.replace(
+        config.limits, max_open_tenants=tenants, max_connections=fitting
+    )
     return msgspec.structs.replace(config, limits=limits)
 
 

@@ -25,6 +25,7 @@ from ebus.core.aio import AsyncEngine, AsyncTenantStore
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import StoreClosed, StoreRefused
 from ebus.http.answers import Answer, EventArray
+from ebus.http.bodies import Bodies, Body
 from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
 from ebus.http.endpoint import Call, Route, needed_scope
 from ebus.http.problems import Problem, problem_of
@@ -47,6 +48,7 @@ class Tenancy:
         self._failures = FailedKeys(config, counters.failed_keys)
         self._entries = dict(_entries(config, counters))
         self._engine: AsyncEngine | None = None
+        self.bodies = Bodies(config.limits.max_inflight_body_bytes)
 
     async def start(self) -> None:
         """Make the engine and look at every tenant, so that what is wrong shows at start.
@@ -242,6 +244,7 @@ class Door:
         tenant = await self._tenancy.admit(
             scope["headers"], scope["method"], scope["path"], scope["client"]
         )
+        body = scope.setdefault("state", {})["body"] = Body(self._tenancy.bodies, tenant.name)
         try:
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
@@ -251,6 +254,7 @@ class Door:
                 answer = await call(route, tenant, scope, receive, self._config)
                 await answer(scope, receive, send)
         finally:
+            body.leave()
             self._tenancy.leave(tenant)
 
 

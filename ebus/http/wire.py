@@ -16,6 +16,7 @@ from litestar.types import Receive, Scope
 
 from ebus.core.event import NewEvent, checked_utf8, parse_event, parse_events
 from ebus.core.limits import MAX_POSITION
+from ebus.http.bodies import Body
 from ebus.http.problems import Problem
 
 T = TypeVar("T")
@@ -73,7 +74,10 @@ _UNSAID = frozenset({b"", b"application/x-www-form-urlencoded"})
 async def read_body(
     scope: Scope, receive: Receive, *, max_body_bytes: int, read_timeout_s: float
 ) -> bytes:
-    """The whole body. Raises `Problem` 408, 413 or 415, and 400 when the client leaves."""
+    """The whole body. Raises `Problem` 408, 413, 415 or 503, and 400 when the client leaves.
+
+    The time is that for all of it, however steadily it comes: a trickle cannot draw it out.
+    """
     headers = dict(scope["headers"])
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if not (media_type in _UNSAID or media_type == b"application/json"):
@@ -81,9 +85,17 @@ async def read_body(
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > max_body_bytes:
         raise _too_large(max_body_bytes)
+    held: Body = scope["state"]["body"]
     body = bytearray()
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(read_timeout_s):
+        async with asyncio.timeout(read_timeout_s) as deadline:
+
+            def break_off() -> None:
+                if not deadline.expired():
+                    deadline.reschedule(loop.time())
+
+            held.begin(break_off, loop.time())
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -91,15 +103,21 @@ async def read_body(
                 body += message["body"]
                 if len(body) > max_body_bytes:
                     raise _too_large(max_body_bytes)
+                held.grow(len(body))
                 if not message["more_body"]:
                     return bytes(body)
     except TimeoutError:
+        if held.refused_with is not None:
+            raise held.refused_with from None
         raise Problem(
             408,
             "request_timeout",
             f"The body did not arrive within {read_timeout_s:g} s",
             {"Connection": "close"},
         ) from None
+    finally:
+        held.end()
+        body.clear()  # and does not wait for whoever still looks at what was raised
 
 
 def _too_large(max_body_bytes: int) -> Problem:

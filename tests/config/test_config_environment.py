@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebus.config import ENVIRONMENT, Config, ConfigError, Rate, load_config
-from ebus.config.environment import VARIABLES
+from ebus.config.environment import LIMIT_VARIABLES, VARIABLES
 from tests.config.tenants_yaml import LONG_KEY, ONE_TENANT, load, refusal
 
 
@@ -56,6 +56,24 @@ def test_a_variable_sets_its_field_in_both_modes(
 ) -> None:
     assert getattr(with_variable(name, value), field) == read
     assert getattr(load(tmp_path, ONE_TENANT, **{name: value}), field) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("MAX_CONNECTIONS", "max_connections"),
+        ("MAX_INFLIGHT_BODY_BYTES", "max_inflight_body_bytes"),
+    ],
+)
+def test_a_limit_of_the_machine_can_be_set_in_the_environment_which_goes_before_the_file(
+    tmp_path: Path, name: str, limit: str
+) -> None:
+    file = f"{ONE_TENANT}limits: {{{limit}: 5, max_type_chars: 7}}\n"
+    assert getattr(load(tmp_path, file).limits, limit) == 5
+    limits = load(tmp_path, file, **{name: "9"}).limits
+    assert (getattr(limits, limit), limits.max_type_chars) == (9, 7)
+    assert getattr(with_variable(name, "9").limits, limit) == 9
+    assert f"write {name}=" in mistake(name, "0")
 
 
 def test_what_is_not_set_has_its_default(tmp_path: Path) -> None:
@@ -151,7 +169,7 @@ def test_a_burst_beside_an_unreadable_rate_is_not_blamed(tmp_path: Path) -> None
 
 def test_every_variables_mistake_is_told(tmp_path: Path) -> None:
     error = refusal(tmp_path, ONE_TENANT, **dict.fromkeys(ENVIRONMENT, "?"))
-    assert {mistake.where for mistake in error.mistakes} == {*VARIABLES}
+    assert {mistake.where for mistake in error.mistakes} == {*VARIABLES, *LIMIT_VARIABLES}
 
 
 def test_with_a_config_file_the_single_tenants_variables_get_a_warning(tmp_path: Path) -> None:
