@@ -27,16 +27,17 @@ Json = dict[str, Any]
 
 _ERRORS = {
     "400": "What was sent cannot be read, or is not what it must be",
-    "401": "No API key, or a wrong one",
+    "401": "No API key, a wrong one, or one that has expired",
+    "403": "The API key is only for reading, or only for writing",
     "408": "The body did not arrive in time",
     "413": "The body or an event is over its size limit",
     "415": "The body is said to be something other than JSON",
-    "429": "Too many requests",
+    "429": "Too many requests or events of this tenant, or wrong API keys of this address",
     "500": "The server failed",
     "503": "The tenant cannot be served at the moment",
-    "507": "The server has no space left; nothing was stored",
+    "507": "The server has no space left, or the tenant none of its own; nothing was stored",
 }
-_ALWAYS = ("401", "429", "500", "503")
+_ALWAYS = ("401", "403", "429", "500", "503")
 _READING = ("400", *_ALWAYS)
 _WRITING = ("400", "408", "413", "415", "507", *_ALWAYS)
 
@@ -57,7 +58,7 @@ def openapi_document(config: Config) -> Json:
     if not config.single_tenant:
         paths["/tenants"] = {
             "get": _operation(
-                "listTenants", "The tenants, in the order of the config file", _ref("Tenants")
+                "listTenants", "The tenants that may be seen, in the order of the config file", _ref("Tenants")
             )
         }
     return {

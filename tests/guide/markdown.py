@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMANDS = frozenset(
-    ("chmod", "cp", "curl", "ebus", "./ebus", "make", "mv", "openssl", "pip", "rm", "tar")
-)
+COMMANDS = frozenset(("chmod", "cp", "curl", "ebus", "./ebus", "make", "mv", "pip", "rm", "tar"))
 """Inline code of several words that begins with one of these is something to type."""
 
 _HEADING = re.compile(r"(#{1,6}) (?:\d+\. )?(.+?) *")

@@ -38,7 +38,7 @@ class Step:
     def serves(self) -> bool:
         """Whether it goes on until it is stopped. One that shows an answer ends by itself."""
         words = [word for word in self.words if not re.match(r"\w+=", word)]
-        at_once = {"check", "--help", "--version"}
+        at_once = {"check", "keygen", "--help", "--version"}
         return words[:1] == ["ebus"] and not self.answer and not at_once & set(words)
 
 
@@ -88,9 +88,6 @@ class Shell:
         self._install("ebus", f'{shlex.quote(str(Path(sys.executable).with_name("ebus")))} "$@"')
         if not shutil.which("jq"):
             self._install("jq", f"{python} -m json.tool")
-        if not shutil.which("openssl"):
-            command = "import secrets, sys; print(secrets.token_hex(int(sys.argv[3])))"
-            self._install("openssl", f'{python} -c {shlex.quote(command)} "$@"')
         if not _sqlite3_reads_json():
             self._install("sqlite3", f'{python} -m apsw "$@"')
 
