@@ -58,7 +58,9 @@ def openapi_document(config: Config) -> Json:
     if not config.single_tenant:
         paths["/tenants"] = {
             "get": _operation(
-                "listTenants", "The tenants that may be seen, in the order of the config file", _ref("Tenants")
+                "listTenants",
+                "The tenants that may be seen, in the order of the config file",
+                _ref("Tenants"),
             )
         }
     return {

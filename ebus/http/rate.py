@@ -7,6 +7,8 @@ import time
 
 from ebus.config import Rate
 
+ROUNDING_S = 1e-9
+
 
 class Buckets:
     """Leaky buckets that start empty, in memory that the workers of a server share.
@@ -31,7 +33,7 @@ class Buckets:
         interval_s = 1 / rate.per_second
         ahead_s = max(0.0, self._empty_at_s[number] - now_s)
         wait_s = ahead_s - (rate.burst - 1) * interval_s
-        if wait_s > 0:
+        if wait_s > ROUNDING_S:
             return wait_s
         self._empty_at_s[number] = now_s + ahead_s + amount * interval_s
         return 0.0

@@ -111,7 +111,7 @@ def test_what_is_wrong_with_keys(tmp_path: Path, tenant: dict[str, Any], said: s
 
 
 def test_a_digest_and_its_key_are_the_same_key(tmp_path: Path) -> None:
-    tenants = [
+    tenants: list[dict[str, Any]] = [
         {"name": "alice", "api_key": LONG_KEY},
         {"name": "bob", "api_keys": [{"name": "a", "api_key_sha256": DIGEST}]},
     ]

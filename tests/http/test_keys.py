@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -42,9 +43,7 @@ def digest(key: str) -> str:
 
 
 @contextmanager
-def server_with(
-    directory: Path, *arguments: str, environment: dict[str, str] | None = None, **top: object
-) -> Iterator[LiveServer]:
+def server_with(directory: Path, *arguments: str, **top: Any) -> Iterator[LiveServer]:
     alice = {
         "name": "alice",
         "api_key_sha256": digest(KEYS["own"]),
@@ -57,7 +56,7 @@ def server_with(
     bob = {"name": "bob", "api_key": "b" * 40}
     write_config(directory / "tenants.yaml", {"engine": "memory", "tenants": [alice, bob], **top})
     command = ["--config", "tenants.yaml", *arguments]
-    with serving(command, cwd=directory, environment=environment) as server:
+    with serving(command, cwd=directory) as server:
         yield server
     assert not any(key in server.log for key in KEYS.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +22,9 @@ def server_with(
     directory: Path,
     *arguments: str,
     engine: str = "memory",
-    defaults: dict[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
     environment: dict[str, str] | None = None,
-    **limits: dict[str, object],
+    **limits: Mapping[str, object],
 ) -> Iterator[LiveServer]:
     """A server whose tenants have these limits by name, and `defaults` otherwise."""
     tenants = [
