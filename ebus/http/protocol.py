@@ -320,7 +320,7 @@ class EbusProtocol(HttpToolsProtocol):
         """Hand the request that has begun to ASGI."""
         self._short_way = None
         self._in_body = True
-        self._bodiless_bytes = 0
+        self._body_came = True  # or if not, what came is the head
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
