@@ -40,16 +40,15 @@ class Bodies:
     def end_one(self, begun_before_s: float) -> bool:
         """Break off the oldest body that is still coming, of the tenant that sends most of them.
 
-        Only one that began before this moment, in seconds of the loop's clock. False when there
-        is none.
+        False when it did not begin before this moment, in seconds of the loop's clock.
         """
-        old = [body for body in self._coming if body.begun_s < begun_before_s]
-        if not old:
+        sent = Counter(body.tenant for body in self._coming)
+        loser = max(self._coming, key=lambda body: sent[body.tenant], default=None)
+        if loser is None or loser.begun_s >= begun_before_s:
             return False
-        ((tenant, _),) = Counter(body.tenant for body in old).most_common(1)
         problem = overloaded()
         problem.headers["Connection"] = "close"
-        next(body for body in old if body.tenant == tenant).refuse(problem)
+        loser.refuse(problem)
         return True
 
     def _make_room(self, growing: Body, more: int) -> None:
