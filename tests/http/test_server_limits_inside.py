@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -17,11 +18,13 @@ from uvicorn.server import ServerState
 from ebus.config import Config, load_config
 from ebus.http.app import create_app
 from ebus.http.bodies import FREE_BODY_BYTES, Bodies, Body
+from ebus.http.connections import Connections, Seat
 from ebus.http.problems import Problem
 from ebus.http.protocol import EbusProtocol, Settings
 from ebus.http.routes.events import event_routes
 from ebus.http.server import FILES_PER_TENANT, OTHER_FILES, fit_open_files
 from ebus.http.tenancy import Tenancy
+from ebus.http.wire import read_body
 from tests.http.conftest import write_config
 
 KEY = "k" * 40
@@ -112,7 +115,14 @@ async def inside(directory: Path, **limits: int) -> AsyncIterator[Inside]:
     await tenancy.start()
     app = create_app(config, tenancy)
     settings = Settings(
-        config, tenancy, event_routes(config), app, ws="none", lifespan="off", log_config=None
+        config,
+        tenancy,
+        event_routes(config),
+        app,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
     )
     settings.load()
     try:
@@ -191,6 +201,96 @@ async def test_a_body_that_nobody_reads_does_not_stay(tmp_path: Path) -> None:
         protocol.data_received(append(60 * KIB).replace(b"/events", b"/nowhere"))
         await until(lambda: wire.written)
         await until(lambda: not protocol.cycle.body)
+
+
+@in_a_loop
+async def test_a_body_that_has_been_read_is_not_coming_any_more() -> None:
+    bodies = Bodies(1)
+    held = Body(bodies, "alice")
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    scope: Any = {"headers": [], "state": {"body": held}}
+    assert await read_body(scope, receive, max_body_bytes=9, read_timeout_s=60) == b"{}"
+    assert not bodies.end_one(math.inf)
+
+
+# Connections
+
+
+class Peer:
+    """A connection that has idled since then, or does not."""
+
+    def __init__(self, since_s: float | None, *, has_asked: bool = True) -> None:
+        self.has_asked = has_asked
+        self.since_s = since_s
+        self.is_closed = False
+
+    def idle_since_s(self) -> float | None:
+        return self.since_s
+
+    def make_room(self) -> None:
+        self.is_closed = True
+
+
+def test_who_never_asked_makes_room_first_and_then_who_has_idled_longest() -> None:
+    connections = Connections(4, Bodies(1))
+    peers = [Peer(20.0), Peer(10.0), Peer(30.0, has_asked=False), Peer(None)]
+    for peer in peers:
+        assert connections.seat(peer, 40.0) is Seat.OWN
+    gone = []
+    for _ in range(3):
+        assert connections.seat(Peer(None), 40.0) is Seat.OWN
+        gone.append([peer.is_closed for peer in peers])
+    assert gone == [
+        [False, False, True, False],
+        [False, True, True, False],
+        [True, True, True, False],
+    ]
+    assert connections.seat(Peer(None), 40.0) is Seat.SPARE
+
+
+def test_who_idles_for_less_than_a_second_is_left_alone() -> None:
+    connections = Connections(1, Bodies(1))
+    peer = Peer(39.5)
+    assert connections.seat(peer, 40.0) is Seat.OWN
+    assert connections.seat(Peer(None), 40.0) is Seat.SPARE
+    assert connections.seat(Peer(None), 41.0) is Seat.OWN
+    assert peer.is_closed
+
+
+@in_a_loop
+async def test_a_connection_that_is_closed_gives_its_place_back(tmp_path: Path) -> None:
+    async with inside(tmp_path, max_connections=1) as server:
+        for _ in range(3):
+            protocol, wire = server.connect()
+            protocol.data_received(append(10))
+            await until(lambda wire=wire: wire.written)
+            assert wire.written.startswith(b"HTTP/1.1 200 ")
+            protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_a_connection_with_a_request_under_way_does_not_idle(tmp_path: Path) -> None:
+    async with inside(tmp_path) as server:
+        protocol, wire = server.connect()
+        assert protocol.idle_since_s() is not None
+        protocol.data_received(append(10, "X: 1", "X: 2") + b"GET / HTTP/1.1\r\n")
+        assert protocol.idle_since_s() is None
+        await until(lambda: wire.written)
+        assert protocol.idle_since_s() is not None  # half a head is no request
+        protocol.data_received(b"Host: x\r\n\r\n")
+        assert protocol.idle_since_s() is None
+
+
+@in_a_loop
+async def test_half_a_head_is_refused_as_soon_as_it_is_too_large(tmp_path: Path) -> None:
+    async with inside(tmp_path) as server:
+        protocol, wire = server.connect()
+        protocol.data_received(b"GET /position HTTP/1.1\r\nX: " + b"x" * 70_000)
+        assert wire.written.startswith(b"HTTP/1.1 431 ")
+        assert wire.closed
 
 
 # Clients that do not take the end of an answer
