@@ -238,9 +238,13 @@ _INSPECTION = {
 
 
 def _create(path: Path) -> None:
-    """Make an empty file that only its owner can read, unless another process was quicker."""
+    """Make an empty file that only its owner can read, unless another process was quicker.
+
+    Its name is durable before there is a journal: a journal without a file looks like a loss.
+    """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    _sync_directory(path.parent)
 
 
 def _sync_directory(directory: Path) -> None:
