@@ -49,8 +49,8 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     def of(cls, type: str, value: Any, timestamp: str | datetime | None = None) -> Self:
         """An event whose data is `value` as JSON: anything that msgspec can encode.
 
-        `timestamp` may be text or an aware datetime. Raises `InvalidEvent` for a value that
-        cannot be JSON.
+        `type` may be a member of an enumeration of texts, `timestamp` text or an aware datetime.
+        Raises `InvalidEvent` for a value that cannot be JSON.
         """
         try:
             data = Raw(msgspec.json.encode(value))
@@ -60,7 +60,8 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
             raise InvalidEvent(f"cannot be written as JSON: {error}", field="data") from None
         if isinstance(timestamp, datetime):
             timestamp = timestamp.isoformat()
-        return cls(type, data, UNSET if timestamp is None else timestamp)
+        text = str.__str__(type) if isinstance(type, str) else type
+        return cls(text, data, UNSET if timestamp is None else timestamp)
 
     def stamped(self, now: str) -> NewEvent:
         """The event with `now` as its time stamp, unless it has one already."""
@@ -68,7 +69,10 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _ParsedEvent(NewEvent, frozen=True, gc=False):
-    """An event that was read from JSON: its data is a JSON document for certain."""
+    """An event that was read from JSON: its data is a JSON document for certain.
+
+    So nobody may take one and put other data into it.
+    """
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -183,11 +187,13 @@ def _are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
         return False
     types = list(set(types))
     longest = max(map(len, datas))
+    lines = "\n".join([*times, ""])
     return (
         longest <= min(limits.max_json_depth, limits.max_event_bytes - _MAX_PLAIN_CHARS)
         and all(len(it) <= min(limits.max_type_chars, _MAX_PLAIN_TYPE) for it in types)
         and all(map(_PLAIN_TYPE.fullmatch, types))
-        and _PLAIN_TIMESTAMPS.fullmatch("\n".join([*times, ""])) is not None
+        and lines.count("\n") == len(times)  # so that none of them is two lines
+        and _PLAIN_TIMESTAMPS.fullmatch(lines) is not None
     )
 
 
@@ -223,10 +229,10 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
         if not isinstance(event, NewEvent):
             raise InvalidEvent("is not a NewEvent", index=index)
         event_type, timestamp = event.type, event.timestamp
-        if not isinstance(event_type, str) or event_type not in good_types:
+        if type(event_type) is not str or event_type not in good_types:
             _check_type(event_type, limits, index)
             good_types.add(event_type)
-        if timestamp is not UNSET and not (isinstance(timestamp, str) and is_timestamp(timestamp)):
+        if timestamp is not UNSET and not (type(timestamp) is str and is_timestamp(timestamp)):
             raise InvalidEvent(
                 "must be an RFC 3339 time that exists, with an offset and at most nine "
                 "decimals, such as 2024-01-01T00:00:00Z",
@@ -262,18 +268,18 @@ _parse_json = msgspec.json.Decoder(Raw).decode
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def _check_type(type: str, limits: Limits, index: int) -> None:
-    if not isinstance(type, str):
-        raise InvalidEvent("must be text", index=index, field="type")
-    if not type:
+def _check_type(text: str, limits: Limits, index: int) -> None:
+    if type(text) is not str:  # of a class derived from it the encoder knows nothing
+        raise InvalidEvent("must be text, a str", index=index, field="type")
+    if not text:
         raise InvalidEvent("must not be empty", index=index, field="type")
-    if len(type) > limits.max_type_chars:
-        problem = f"has {len(type)} characters, at most {limits.max_type_chars} are allowed"
+    if len(text) > limits.max_type_chars:
+        problem = f"has {len(text)} characters, at most {limits.max_type_chars} are allowed"
         raise InvalidEvent(problem, index=index, field="type")
-    if CONTROL_CHARACTER.search(type):
+    if CONTROL_CHARACTER.search(text):
         raise InvalidEvent("must not hold control characters", index=index, field="type")
     try:
-        type.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise InvalidEvent("must not hold lone surrogates", index=index, field="type") from None
 

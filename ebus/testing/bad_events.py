@@ -18,8 +18,13 @@ class BadEvent(NamedTuple):
     event: NewEvent
 
 
+class DerivedText(str):
+    """Text that an encoder may take for something else."""
+
+
 _BAD_TYPES: dict[str, Any] = {
     "empty": "",
+    "a class of its own": DerivedText("Tested"),
     "256 characters": "x" * 256,
     "a newline": "a\nb",
     "a newline at the end": "a\n",
@@ -138,6 +143,9 @@ _BAD_TIMESTAMPS: dict[str, Any] = {
     "a year of five digits": "12024-01-01T00:00:00Z",
     "a negative year": "-2024-01-01T00:00:00Z",
     "a newline at the end": "2024-01-01T00:00:00Z\n",
+    "two lines": "2024-01-01T00:00:00Z\n2024-01-01T00:00:00Z",
+    "three lines": "2024-01-01T00:00:00Z\n" * 2 + "2024-01-01T00:00:00Z",
+    "a class of its own": DerivedText("2024-01-01T00:00:00Z"),
     "a space at the end": "2024-01-01T00:00:00Z ",
     "a space before": " 2024-01-01T00:00:00Z",
     "Arabic digits": "٢٠٢٤-01-01T00:00:00Z",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum, StrEnum
 
 import msgspec
 import pytest
@@ -174,3 +175,24 @@ def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
 def test_many_events_are_encoded_as_each_of_them(events: list[NewEvent], first: int) -> None:
     each = [encode_event(event, first + at, "now") for at, event in enumerate(events)]
     assert encode_events(events, first, "now") == each
+
+
+class Kind(StrEnum):
+    ORDER_PLACED = "OrderPlaced"
+
+
+class OldKind(str, Enum):  # noqa: UP042 - it is what many programs still have
+    ORDER_PLACED = "OrderPlaced"
+
+
+@pytest.mark.parametrize("type", [Kind.ORDER_PLACED, OldKind.ORDER_PLACED])
+def test_a_type_may_be_a_member_of_an_enumeration(type: str) -> None:
+    events = [NewEvent.of(type, 1)] * 4
+    check_events(events, Limits())
+    assert encode_event(events[0], 1, "now").startswith(b'{"position":1,"type":"OrderPlaced",')
+
+
+def test_two_times_on_two_lines_are_no_time_in_a_batch_of_parsed_events() -> None:
+    event = b'{"type":"t","data":1,"timestamp":"2024-01-01T00:00:00Z\\n2024-01-01T00:00:00Z"}'
+    with pytest.raises(InvalidEvent, match="RFC 3339"):
+        check_events(parse_events(b"[" + b",".join([event] * 4) + b"]"), Limits())
