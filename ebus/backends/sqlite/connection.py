@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,12 +176,12 @@ class driver_errors:  # noqa: N801 - used as a statement; a generator would cost
 
 
 def _translated(error: apsw.Error | OSError, path: Path) -> EbusError:
+    if _tells_of_a_full_disk(error):
+        return StoreFull(f"{path} cannot grow: the disk is full")
     if isinstance(error, OSError):
         return StoreUnavailable(f"{path} cannot be used: {error.strerror}")
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreBusy(f"{path} is held by another process")
-    if isinstance(error, apsw.FullError):
-        return StoreFull(f"{path} cannot grow: the disk is full")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreDamaged(f"{path} is damaged: {error}")
     unusable = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)
@@ -188,3 +189,11 @@ def _translated(error: apsw.Error | OSError, path: Path) -> EbusError:
         return StoreUnavailable(f"{path} cannot be used: {error}")
     # What is stored does not fit what is expected of it.
     return StoreDamaged(f"{path} cannot be read: {error}")
+
+
+def _tells_of_a_full_disk(error: apsw.Error | OSError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    # For a WAL's index, which is made when a file is opened, SQLite has an error of its own.
+    grows_index = getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_SHMSIZE
+    return grows_index or isinstance(error, apsw.FullError)
