@@ -108,17 +108,24 @@ def _serve(
     started: Callable[[], None],
     lifeline: int | None = None,
 ) -> None:
+    doing = "start"
+
+    def note_start() -> None:
+        nonlocal doing
+        doing = "stop cleanly"
+        started()
+
     try:
         run(
             config,
             taken,
             access_log=access_log,
             counters=counters,
-            started=started,
+            started=note_start,
             lifeline=lifeline,
         )
     except EbusError as error:
-        fail(f"Failed to start: {error}")
+        fail(f"Failed to {doing}: {error}")
     finally:
         taken.close()
 

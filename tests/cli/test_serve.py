@@ -355,6 +355,35 @@ def test_a_second_signal_ends_at_once(config: Path) -> None:
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
+_FAILS_TO_STOP = """
+import sys
+from ebus.cli import main
+from ebus.core.errors import StoreFull
+
+def run(*_, started, **__):
+    started()
+    raise StoreFull("alice.db cannot grow")
+
+sys.modules["ebus.cli.serve"].run = run
+main()
+"""
+
+
+def test_a_stop_that_fails_is_not_told_as_a_start_that_failed(config: Path) -> None:
+    arguments = ["serve", "--config", config.name, "--host", "127.0.0.1", "--port", "0"]
+    ended = subprocess.run(
+        [sys.executable, "-c", _FAILS_TO_STOP, *arguments],
+        cwd=config.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Server listening on" in ended.stderr
+    assert ended.stderr.endswith("\nFailed to stop cleanly: alice.db cannot grow\n")
+
+
 def test_a_stop_under_load_loses_no_answer_that_was_given(config: Path) -> None:
     answered: list[int] = []
 
