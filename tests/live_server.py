@@ -73,14 +73,16 @@ def start(
     *,
     cwd: Path,
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> LiveServer:
     """Start `ebus` with these arguments, without waiting for anything.
 
+    `within` is a command that becomes the one that follows it, as `nsenter` does.
     Nothing of this process's environment reaches it that would set it up.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ebus", *arguments],
+        [*within, sys.executable, "-m", "ebus", *arguments],
         cwd=cwd,
         env={**inherited, **(environment or {})},
         stdout=subprocess.DEVNULL,

@@ -303,10 +303,14 @@ class Load:
         """Wait until so many further appends have been acknowledged."""
         wanted, deadline_s = self.acknowledged + more, time.monotonic() + TIMEOUT_S
         while self.acknowledged < wanted:
-            failures = [failure for client in self._clients for failure in client.failures]
-            assert not failures, failures
+            self.check()
             assert time.monotonic() < deadline_s, f"{self.acknowledged}, not {wanted}"
-            time.sleep(0.001)
+
+    def check(self) -> None:
+        """Let them work for a moment, and see that nothing has failed."""
+        time.sleep(0.001)
+        failures = [failure for client in self._clients for failure in client.failures]
+        assert not failures, failures
 
 
 def read_everything(connection: Connection, tenant: str) -> list[Event]:

@@ -98,7 +98,7 @@ class Series:
         if moment == "at its start":
             with self.server() as server:
                 wait_until(lambda: len(server.lines) > 0)
-                pause(self.rng, 0.1)
+                pause(self.rng, 0.2)
                 server.process.kill()
         elif moment == "after a burst":
             with self.checked_server() as server:
