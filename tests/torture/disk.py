@@ -29,6 +29,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,8 @@ class Disk:
         self.root = root
         self.log: list[Step] = []
         self.fault: Fault = lambda kind, place: None
+        self.failed_syncs: Counter[str] = Counter()
+        """By place. Each is told to everybody who has the file open, as Linux does from 4.13 on."""
         self.lock = threading.RLock()
         self._begin = {
             str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
@@ -87,8 +90,7 @@ class Disk:
 
     def about_to(self, kind: str, place: str) -> None:
         """Raise what the fault says."""
-        with self.lock:
-            error = self.fault(kind, place)
+        error = self.fault(kind, place)
         if error is not None:
             raise error
 
@@ -149,6 +151,7 @@ class _File(apsw.VFSFile):
     def __init__(self, disk: Disk, place: str, name: Any, flags: list[int]) -> None:
         self._disk = disk
         self._place = place
+        self._failed_syncs = disk.failed_syncs[place]
         wanted = flags[0]
         self._syncs_directory = bool(
             wanted & apsw.SQLITE_OPEN_CREATE and wanted & _MAKES_ITS_DIRECTORY_SYNC
@@ -181,7 +184,12 @@ class _File(apsw.VFSFile):
             self._disk.about_to("sync", self._place)
         except Exception:
             self._disk.add(Step("unsynced", self._place, begun))
+            self._disk.failed_syncs[self._place] += 1
+            self._failed_syncs = self._disk.failed_syncs[self._place]
             raise
+        if self._failed_syncs != self._disk.failed_syncs[self._place]:
+            self._failed_syncs = self._disk.failed_syncs[self._place]
+            raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
         # What a real sync would do is what this disk is for.
         self._disk.add(Step("synced", self._place, begun))
         if self._syncs_directory:
@@ -199,7 +207,8 @@ class ShortWrite(Exception):
 
 def _record_calls(disk: Disk, patch: pytest.MonkeyPatch) -> None:
     """Overhear what is done to files without SQLite."""
-    os_open, os_unlink, os_mkdir, os_fsync = os.open, os.unlink, os.mkdir, os.fsync
+    os_open, os_unlink, os_mkdir = os.open, os.unlink, os.mkdir
+    os_fsync, os_pwrite = os.fsync, os.pwrite
 
     def record_open(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
         place = disk.place(path) if flags & os.O_CREAT else None
@@ -227,19 +236,38 @@ def _record_calls(disk: Disk, patch: pytest.MonkeyPatch) -> None:
         if place is not None:
             disk.add(Step("mkdir", place))
 
+    def place_of(descriptor: int) -> str | None:
+        return disk.place(os.readlink(f"/proc/self/fd/{descriptor}"))
+
     def record_fsync(descriptor: int) -> None:
-        place = disk.place(os.readlink(f"/proc/self/fd/{descriptor}"))
+        place = place_of(descriptor)
         if place is None:
             os_fsync(descriptor)
-            return
-        assert os.path.isdir(disk.root / place), "files are synced by SQLite"
-        disk.about_to("syncdir", place)
-        disk.add(Step("syncdir", "" if place == "." else place))
+        elif os.path.isdir(disk.root / place):
+            disk.about_to("syncdir", place)
+            disk.add(Step("syncdir", "" if place == "." else place))
+        else:
+            begun = disk.add(Step("sync", place))
+            try:
+                disk.about_to("syncfile", place)
+            except OSError:
+                disk.add(Step("unsynced", place, begun))
+                disk.failed_syncs[place] += 1
+                raise
+            disk.add(Step("synced", place, begun))
+
+    def record_pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        place = place_of(descriptor)
+        if place is not None:
+            disk.about_to("writefile", place)
+            disk.add(Step("write", place, offset, data))
+        return os_pwrite(descriptor, data, offset)
 
     patch.setattr(os, "open", record_open)
     patch.setattr(os, "unlink", record_unlink)
     patch.setattr(os, "mkdir", record_mkdir)
     patch.setattr(os, "fsync", record_fsync)
+    patch.setattr(os, "pwrite", record_pwrite)
 
 
 class _Inode:

@@ -113,17 +113,18 @@ class Work:
             events[-1] = NewEvent.of("T", "x" * (LIMITS.max_event_bytes + 1))
         await self.tell(attempt, lambda: store.append(events))
 
-    async def tell(self, attempt: Attempt, ask: Callable[[], Any]) -> None:
+    async def tell(self, attempt: Attempt, ask: Callable[[], Any]) -> bool:
         """Ask, and note in the log when it began and what was answered when."""
         self._disk.note(Begun(attempt))
         try:
             answer = await ask()
         except EbusError as error:
             self._disk.note(Refused(attempt, error))
-            return
+            return False
         if answer is not None:
             attempt.first_position = answer.first_position
         self._disk.note(Acknowledged(attempt))
+        return True
 
 
 class Expectation:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from ebus.core.engine import (
     SupportsInspect,
     check_durability,
 )
-from ebus.core.errors import InvalidTenantName, StoreClosed, StoreUnavailable
+from ebus.core.errors import EbusError, InvalidTenantName, StoreClosed, StoreUnavailable
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
+
+logger = logging.getLogger("ebus.sqlite")
 
 SUFFIX = ".db"
 
@@ -103,7 +106,7 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
         if kind is FileKind.OURS:
             return
         with driver_errors(path):
-            if kind is FileKind.ABSENT and not path.exists():
+            if kind is FileKind.ABSENT:
                 _create(path)
             connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
@@ -206,7 +209,10 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             resting = self._resting.pop(tenant, None)
             path = self.path(tenant)
             if resting is not None and resting.is_at(path):
-                settle(path)
+                try:
+                    settle(path, resting)
+                except EbusError as error:
+                    logger.warning("a WAL stays as it is until the next start: %s", error)
 
     def _name(self, name: str) -> TenantName:
         return TenantName(name, max_chars=self._limits.max_tenant_name_chars)
@@ -225,7 +231,8 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             for place in reversed((self._directory, *self._directory.parents)):
                 if not place.exists():
                     place.mkdir(mode=0o700, exist_ok=True)
-                    _sync_directory(place.parent)
+                    with _made_anew_unless_synced(place.rmdir):
+                        _sync_directory(place.parent)
         self._directory_made = True
 
 
@@ -242,9 +249,27 @@ def _create(path: Path) -> None:
 
     Its name is durable before there is a journal: a journal without a file looks like a loss.
     """
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    _sync_directory(path.parent)
+    except FileExistsError:
+        _sync_directory(path.parent)
+    else:
+        with _made_anew_unless_synced(path.unlink):
+            _sync_directory(path.parent)
+
+
+@contextmanager
+def _made_anew_unless_synced(remove: Callable[[], None]) -> Iterator[None]:
+    """Remove what was made when the block cannot sync its name.
+
+    Who tries again makes it anew: to sync once more what a sync has failed for proves nothing.
+    """
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):
+            remove()
+        raise
 
 
 def _sync_directory(directory: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from ebus.backends.sqlite.blocks import Block
 from ebus.backends.sqlite.connection import connect_for_reading, driver_errors
-from ebus.core.errors import StoreClosed
+from ebus.core.errors import StoreBusy, StoreClosed
 from ebus.core.limits import Limits
 from ebus.core.store import QuickReads, ReadBounds, WirePage, check_range
 
@@ -90,17 +90,21 @@ class Reader:
 class SqliteQuickReads(QuickReads):
     """Reads over a connection of its own, which waits for nobody."""
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: Path, limits: Limits) -> None:
         self._path = path
-        self._reader = reader
+        self._limits = limits
+        self._reader: Reader | None = self._connect()
         self._lock = threading.Lock()  # so that nobody closes it while it reads
         self._closed = False
 
+    def _connect(self) -> Reader:
+        return Reader(self._path, self._limits, busy_timeout_ms=0)
+
     def head(self) -> int:
-        return self._read(self._reader.head)
+        return self._read(Reader.head)
 
     def checkpoint(self, name: str) -> int | None:
-        return self._read(partial(self._reader.checkpoint, name))
+        return self._read(lambda reader: reader.checkpoint(name))
 
     def read_wire(
         self,
@@ -111,19 +115,34 @@ class SqliteQuickReads(QuickReads):
         max_bytes: int | None = None,
     ) -> WirePage:
         return self._read(
-            partial(self._reader.read_wire, start, stop, limit=limit, max_bytes=max_bytes)
+            lambda reader: reader.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
         )
 
-    def _read(self, read: Callable[[], T]) -> T:
-        with self._lock, driver_errors(self._path):
-            if self._closed:
-                raise StoreClosed(f"{self._path} is closed")
-            return read()
+    def _read(self, read: Callable[[Reader], T]) -> T:
+        if not self._lock.acquire(blocking=False):
+            raise StoreBusy(f"{self._path} is closed for a moment")
+        try:
+            with driver_errors(self._path):
+                if self._closed:
+                    raise StoreClosed(f"{self._path} is closed")
+                if self._reader is None:
+                    self._reader = self._connect()
+                return read(self._reader)
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The connection is closed; the next read after that opens another."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            yield
 
     def close(self) -> None:
-        with self._lock:
+        with self.paused():
             self._closed = True
-            self._reader.close()
 
 
 def encoded(name: str) -> str | None:

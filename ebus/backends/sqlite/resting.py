@@ -12,7 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from ebus.backends.sqlite.connection import connect_for_checkpoints, driver_errors
+from ebus.backends.sqlite.connection import (
+    connect_for_checkpoints,
+    driver_errors,
+    leave_the_wal_behind,
+)
+from ebus.backends.sqlite.write_back import write_wal_anew
 from ebus.core.errors import StoreBusy
 
 MAX_RESTING_WAL_BYTES = 256 * 1024
@@ -26,17 +31,19 @@ class Resting(msgspec.Struct, frozen=True):
     size_bytes: int
     wal_pages: int
     """As `WriteBack.wal_pages` was."""
+    is_doubtful: bool
+    """As `WriteBack.is_doubtful` was."""
 
     @classmethod
-    def of(cls, path: Path, *, wal_pages: int) -> Resting:
+    def of(cls, path: Path, *, wal_pages: int = 0, is_doubtful: bool = False) -> Resting:
         """Raises `OSError` when the file is gone."""
         status = path.stat()
-        return cls((status.st_dev, status.st_ino), status.st_size, wal_pages)
+        return cls((status.st_dev, status.st_ino), status.st_size, wal_pages, is_doubtful)
 
     def is_at(self, path: Path) -> bool:
         """Whether this file is still the one there. It may have grown; ours never shrink."""
         try:
-            now = Resting.of(path, wal_pages=0)
+            now = Resting.of(path)
         except OSError:
             return False
         return now.identity == self.identity and now.size_bytes >= self.size_bytes
@@ -44,13 +51,26 @@ class Resting(msgspec.Struct, frozen=True):
 
 def may_rest(path: Path) -> bool:
     """Whether the WAL beside this file is small enough to be left there."""
+    return wal_bytes(path) <= MAX_RESTING_WAL_BYTES
+
+
+def wal_bytes(path: Path) -> int:
+    """The size of the WAL beside this file, 0 without one."""
     try:
-        return os.stat(f"{path}-wal").st_size <= MAX_RESTING_WAL_BYTES
+        return os.stat(f"{path}-wal").st_size
     except FileNotFoundError:
-        return True
+        return 0
 
 
-def settle(path: Path) -> None:
+def settle(path: Path, resting: Resting) -> None:
     """Write a WAL that was left behind back and remove it, unless others have the file open."""
     with suppress(StoreBusy), driver_errors(path):  # who is in the way does it in our place
-        connect_for_checkpoints(path).close()  # closing the last connection does it
+        connection = connect_for_checkpoints(path)
+        try:
+            if resting.is_doubtful:
+                write_wal_anew(connection, path)
+        except BaseException:
+            leave_the_wal_behind(connection)
+            raise
+        finally:
+            connection.close()  # closing the last connection does it

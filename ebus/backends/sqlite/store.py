@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -31,8 +32,8 @@ from ebus.backends.sqlite.reader import (
     SqliteQuickReads,
     encoded,
 )
-from ebus.backends.sqlite.resting import Resting, may_rest
-from ebus.backends.sqlite.schema import FileKind, identify
+from ebus.backends.sqlite.resting import Resting, may_rest, wal_bytes
+from ebus.backends.sqlite.schema import VERSION, FileKind, identify
 from ebus.backends.sqlite.write_back import WriteBack
 from ebus.core.engine import Durability
 from ebus.core.errors import (
@@ -65,6 +66,8 @@ from ebus.core.store import (
     Written,
     refusal_of,
 )
+
+logger = logging.getLogger("ebus.sqlite")
 
 _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
@@ -124,6 +127,7 @@ class SqliteStore(
         self._file = str(path)
         self._limits = limits
         self._quota = NO_QUOTA
+        self._may_hold_refused = False
         self._closed = False
         self._durability = durability
         self._patience = Patience(limits.busy_timeout_ms)
@@ -133,19 +137,22 @@ class SqliteStore(
         self._idle_readers: list[Reader] = []
         self._quick_reads: list[SqliteQuickReads] = []
         self._busy_readers = 0
+        self._readers_wait = False
         self._readers_changed = threading.Condition()
         self._write_lock = threading.Lock()
         self._write_back = WriteBack(path, limits, write_lock=self._write_lock, threads=checkpoints)
-        if resting is not None:
-            self._write_back.wal_pages = resting.wal_pages
         with driver_errors(path):
-            self._writer = connect(path, durability=durability, patience=self._patience)
+            if resting is not None:
+                self._write_back.wal_pages = resting.wal_pages
+                self._write_back.is_doubtful = resting.is_doubtful
+            else:  # nobody knows how the process fared that left it
+                self._write_back.is_doubtful = wal_bytes(path) > 0
+            self._writer = self._connect_writer()
             try:
                 # What is damaged, or newer by what its WAL says, shows now, not at first use.
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
                 self._head: int = self._writer.execute(HEAD).get
-                self._writer.set_wal_hook(self._write_back.note_pages)
                 self._identity = _identity(self._file)
             except BaseException:
                 self._writer.close()
@@ -164,7 +171,7 @@ class SqliteStore(
         return self._commit(writes, waits=True)
 
     def commit_quickly(self, writes: Sequence[Write]) -> list[Written] | None:
-        behind = self._write_back.is_far_behind
+        behind = self._write_back.is_far_behind or self._write_back.is_doubtful
         if self._durability == "full" or behind or self._write_back.wal_pages == 0:
             return None  # the first commit into a WAL syncs its header
         try:
@@ -323,8 +330,7 @@ class SqliteStore(
 
     def quick_reads(self) -> SqliteQuickReads:
         with driver_errors(self._path):
-            reader = Reader(self._path, self._limits, busy_timeout_ms=0)
-        quick = SqliteQuickReads(self._path, reader)
+            quick = SqliteQuickReads(self._path, self._limits)
         with self._readers_changed:
             if not self._closed:
                 self._quick_reads.append(quick)
@@ -347,15 +353,71 @@ class SqliteStore(
                 self._refuse_if_closed()
                 self.check_in_place()
                 self._patience.exhausted = not waits
-                yield self._writer
+                if self._may_hold_refused:  # before anybody finds it by opening the file
+                    self._overwrite_refused()
+                if self._write_back.is_doubtful:
+                    self._begin_anew()
+                try:
+                    yield self._writer
+                except apsw.IOError:
+                    self._may_hold_refused = True
+                    with suppress(apsw.Error):
+                        self._overwrite_refused()
+                    raise
                 self._write_back.start_if_due()
         finally:
             self._write_lock.release()
+
+    def _overwrite_refused(self) -> None:
+        """Make sure that a commit which has failed is not found in the WAL.
+
+        One whose sync fails stands there as a whole, where it would be found after a crash. Commits
+        begin where the last good one ended, and no checksum behind what has changed holds any
+        more: so one that changes nothing takes its place, and is itself written and synced anew.
+        """
+        with transaction(self._writer):
+            self._writer.pragma("user_version", VERSION)
+        self._may_hold_refused = False
+
+    def _begin_anew(self) -> None:
+        """Go on after a sync that failed while the WAL was written back. With the write lock held.
+
+        SQLite counts pages of the WAL as written back before it syncs them, and would not write
+        them again. It forgets that with the last connection; other processes have theirs.
+        """
+        with self._without_readers():
+            with suppress(apsw.ConnectionClosedError):  # it could not be opened the last time
+                leave_the_wal_behind(self._writer)
+            self._writer.close()
+            self._writer = self._connect_writer()
+        self._write_back.write_anew(self._writer)
+
+    def _connect_writer(self) -> apsw.Connection:
+        writer = connect(self._path, durability=self._durability, patience=self._patience)
+        writer.set_wal_hook(self._write_back.note_pages)
+        return writer
+
+    @contextmanager
+    def _without_readers(self) -> Iterator[None]:
+        """No connection reads, and none is open for it."""
+        with self._readers_changed, ExitStack() as pauses:
+            self._readers_wait = True
+            try:
+                self._readers_changed.wait_for(lambda: self._busy_readers == 0)
+                while self._idle_readers:
+                    self._idle_readers.pop().close()
+                for quick in self._quick_reads:
+                    pauses.enter_context(quick.paused())
+                yield
+            finally:
+                self._readers_wait = False
+                self._readers_changed.notify_all()
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
         """A connection that reads, for this thread alone."""
         with self._readers_changed:
+            self._readers_changed.wait_for(lambda: not self._readers_wait)
             self._refuse_if_closed()
             self._busy_readers += 1
             reader = self._idle_readers.pop() if self._idle_readers else None
@@ -398,8 +460,8 @@ class SqliteStore(
         self._write_back.close()
         with self._write_lock, driver_errors(self._path), ExitStack() as closing:
             closing.callback(self._on_close, self)
-            if leaves_wal and not self._closed:
-                self._leave_wal()
+            if not self._closed:
+                self._settle_or_leave_wal(leaves_wal)
             # The writer goes last: the last connection to a file writes its WAL back.
             closing.callback(self._writer.close)
             with self._readers_changed:
@@ -410,10 +472,27 @@ class SqliteStore(
                 self._idle_readers.clear()
                 self._quick_reads.clear()
 
-    def _leave_wal(self) -> None:
+    def _settle_or_leave_wal(self, leaves_it: bool) -> None:
+        """Write the WAL back before the last connection is closed, or see to it that it stays.
+
+        Closing would write it back too, but says nothing of what fails.
+        """
+        back = self._write_back
+        if self._may_hold_refused:
+            back.is_doubtful = True
+            with suppress(apsw.Error):
+                self._overwrite_refused()
+        if not (back.is_doubtful or (leaves_it and may_rest(self._path))):
+            try:
+                with back.doubting(), suppress(apsw.BusyError):
+                    self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except apsw.IOError as error:
+                logger.warning("%s: its WAL could not be written back: %s", self._path, error)
+            if not back.is_doubtful:
+                return
         with suppress(OSError):  # a file that is gone: closing tells
-            resting = Resting.of(self._path, wal_pages=self._write_back.wal_pages)
-            if resting.identity == self._identity and may_rest(self._path):
+            resting = Resting.of(self._path, wal_pages=back.wal_pages, is_doubtful=back.is_doubtful)
+            if resting.identity == self._identity:
                 leave_the_wal_behind(self._writer)
                 self.resting = resting
 

@@ -1,14 +1,19 @@
 """Writing a WAL back into its database, in a thread of its own.
 
 An append waits for the end of it at most: for what came while the rest was written back.
+
+Where a sync fails, the system forgets that what it was given may not be on the disk, and the next
+sync says nothing of it. So all of it is written anew before it is synced again; decision 12.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -23,6 +28,8 @@ FAR_BEHIND_STEPS = 16
 """A WAL of so many times its bound is written to slower than its disk allows."""
 
 MAX_WAIT_S = 1.0
+
+PIECE_BYTES = 1024 * 1024
 
 
 class WriteBack:
@@ -43,6 +50,8 @@ class WriteBack:
         self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
+        self.is_doubtful = False
+        """Whether a sync has failed. Nothing is written back until the WAL was written anew."""
         self.wal_pages = 0
         """Pages in the WAL after this process's last commit; 0 while the next begins it anew."""
 
@@ -78,7 +87,7 @@ class WriteBack:
         with self._running:
             left_pages = self.wal_pages
             try:
-                if not self._closed:
+                if not (self._closed or self.is_doubtful):
                     with driver_errors(self._path):
                         self._write_back()
                     left_pages = 0
@@ -100,10 +109,49 @@ class WriteBack:
         """
         connection = connect_for_checkpoints(self._path)
         try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            with self._write_lock:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                self.wal_pages = 0
+            with self.doubting():
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                with self._write_lock:
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                    self.wal_pages = 0
         finally:
             connection.close()
+
+    def write_anew(self, connection: apsw.Connection) -> None:
+        """Make the WAL durable as it is. To be called with the write lock held."""
+        write_wal_anew(connection, self._path)
+        self.is_doubtful = False
+
+    @contextmanager
+    def doubting(self) -> Iterator[None]:
+        """For a block that syncs."""
+        try:
+            yield
+        except apsw.IOError:
+            self.is_doubtful = True
+            raise
+
+
+def write_wal_anew(connection: apsw.Connection, path: Path) -> None:
+    """Write every byte of the WAL of this file once more, and sync it.
+
+    `connection` keeps the writers of all processes away meanwhile.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        with suppress(FileNotFoundError):
+            _write_anew(f"{path}-wal")
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _write_anew(file: str) -> None:
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        offset = 0
+        while piece := os.pread(descriptor, PIECE_BYTES, offset):
+            offset += os.pwrite(descriptor, piece, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
