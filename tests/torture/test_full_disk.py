@@ -126,7 +126,7 @@ def test_appends_to_a_full_disk_are_507_until_there_is_room_again(
         compare_all(server.port, clients)
         assert httpx.get(f"{server.url}/health").status_code == 200  # a restart would not help
         assert "cannot grow: the disk is full" in server.log
-        assert "a WAL could not be written back" in server.log
+        wait_until(lambda: "a WAL could not be written back" in server.log)
 
         disk.drop_ballast()
         append_again(server.port, clients)
