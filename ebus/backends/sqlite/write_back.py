@@ -47,6 +47,7 @@ class WriteBack:
         self._step_pages = max(1, limits.wal_checkpoint_bytes // PAGE_BYTES)
         self._due_at_pages = self._step_pages
         self._is_due = False
+        self._is_under_way = False
         self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
@@ -70,8 +71,12 @@ class WriteBack:
 
     @property
     def is_far_behind(self) -> bool:
-        """Whether commits come so fast that the WAL grows all the time."""
-        return self._is_due and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
+        """Whether commits come so fast that the WAL grows all the time while it is written back.
+
+        Who only waits for its turn behind another tenant does not count: whoever waits for it holds
+        a thread that all tenants share.
+        """
+        return self._is_under_way and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
 
     def wait_if_far_behind(self) -> None:
         """Give the disk time to follow. To be called without the write lock."""
@@ -86,6 +91,7 @@ class WriteBack:
     def _run(self) -> None:
         with self._running:
             left_pages = self.wal_pages
+            self._is_under_way = True
             try:
                 if not (self._closed or self.is_doubtful):
                     with driver_errors(self._path):
@@ -97,7 +103,7 @@ class WriteBack:
                 logger.warning("a WAL could not be written back: %s", error)
             finally:
                 self._due_at_pages = left_pages + self._step_pages
-                self._is_due = False
+                self._is_due = self._is_under_way = False
                 self._ended.set()
 
     def _write_back(self) -> None:
