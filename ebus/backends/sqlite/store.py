@@ -486,7 +486,7 @@ class SqliteStore(
             try:
                 with back.doubting(), suppress(apsw.BusyError):
                     self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            except apsw.IOError as error:
+            except apsw.Error as error:  # a full disk for one: it is closed nevertheless
                 logger.warning("%s: its WAL could not be written back: %s", self._path, error)
             if not back.is_doubtful:
                 return
