@@ -132,11 +132,10 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set while the disk follows. Cleared, writing a WAL back begins and does not get on."""
     follows = threading.Event()
     follows.set()
-    connect = write_back.connect_for_checkpoints
 
     def connect_slowly(path: Path) -> apsw.Connection:
         assert follows.wait(60)
-        return connect(path)
+        return connect_for_checkpoints(path)
 
     monkeypatch.setattr(write_back, "connect_for_checkpoints", connect_slowly)
     return follows
@@ -266,9 +265,10 @@ def test_a_checkpoint_that_fails_is_logged_and_appends_go_on(
 ) -> None:
     append_until(alice, lambda: checkpoints.ended == 1)
     alice.append([EVENT])
-    [record] = caplog.records
-    assert (record.name, record.levelname) == ("ebus.sqlite", "WARNING")
-    assert "alice.db: the disk is gone" in record.getMessage()
+    assert caplog.records  # two, where a machine was so slow that the next was due
+    for record in caplog.records:
+        assert (record.name, record.levelname) == ("ebus.sqlite", "WARNING")
+        assert "alice.db: the disk is gone" in record.getMessage()
 
 
 def test_after_one_that_failed_the_next_checkpoint_is_tried_a_while_later(
@@ -432,6 +432,26 @@ def test_what_another_process_did_to_a_tenant_that_was_put_away_is_seen(
     with SqliteEngine(tmp_path) as other:
         assert other.open("alice").append([EVENT] * 3).first_position == 2
     assert engine.open("alice").append([EVENT]).first_position == 5
+
+
+def test_a_file_that_takes_the_place_of_one_that_was_put_away_is_not_given_its_wal(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SqliteEngine(tmp_path / "other") as other:
+        other.open("alice").commit([Append([EVENT]) for _ in range(700)])
+    alice.append([EVENT] * 3)
+    alice.put_away()
+    (tmp_path / "other" / "alice.db").rename(tmp_path / "alice.db")
+    foreign = (tmp_path / "alice.db").read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="is not the file that was there before"):
+            engine.open("alice")
+    engine.close()
+    assert "remove the WAL before the next start" in caplog.text
+    assert (tmp_path / "alice.db").read_bytes() == foreign
+    (tmp_path / "alice.db-wal").unlink()
+    with SqliteEngine(tmp_path) as again:
+        assert again.open("alice").head() == 700
 
 
 def test_a_tenant_that_is_put_away_while_another_process_has_it_open_loses_nothing(

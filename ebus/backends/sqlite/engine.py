@@ -76,6 +76,11 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
                 self._make_directory()
                 path = self.path(tenant)
                 resting = self._resting.get(tenant)
+                if resting is not None and resting.was_replaced(path):
+                    raise StoreUnavailable(
+                        f"{path} is not the file that was there before, and {path.name}-wal "
+                        "belongs to that one: put it back, or stop and remove the WAL"
+                    )
                 if resting is None or not resting.is_at(path):
                     resting = None
                     self._prepare(path)
@@ -213,6 +218,13 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
                     settle(path, resting)
                 except EbusError as error:
                     logger.warning("a WAL stays as it is until the next start: %s", error)
+            elif resting is not None and resting.was_replaced(path):
+                logger.warning(
+                    "%s was replaced while the server ran, and %s-wal belongs to the file before "
+                    "it: remove the WAL before the next start, or put that file back",
+                    path,
+                    path.name,
+                )
 
     def _name(self, name: str) -> TenantName:
         return TenantName(name, max_chars=self._limits.max_tenant_name_chars)

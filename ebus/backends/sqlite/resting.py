@@ -40,6 +40,13 @@ class Resting(msgspec.Struct, frozen=True):
         status = path.stat()
         return cls((status.st_dev, status.st_ino), status.st_size, wal_pages, is_doubtful)
 
+    def was_replaced(self, path: Path) -> bool:
+        """Whether another file is there, beside this one's WAL, which would be taken for its."""
+        try:
+            return Resting.of(path).identity != self.identity and wal_bytes(path) > 0
+        except OSError:
+            return False
+
     def is_at(self, path: Path) -> bool:
         """Whether this file is still the one there. It may have grown; ours never shrink."""
         try:
