@@ -19,6 +19,7 @@ import pytest
 
 from ebus import Append, NewEvent
 from ebus.backends.sqlite import SqliteEngine, SqliteStore, write_back
+from ebus.backends.sqlite.connection import connect_for_checkpoints
 from ebus.backends.sqlite.reader import Reader
 from ebus.backends.sqlite.resting import MAX_RESTING_WAL_BYTES
 from ebus.core.engine import Durability
