@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= tenants.example.yaml
-N ?= 10000
+N ?= 1000
 FIGURES ?= docs/benchmarks/figures.json
 
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ test: $(VENV)/installed | wrk ## Set everything up and run every test
 	$(BIN)/pytest -q
 
 .PHONY: torture
-torture: $(VENV)/installed ## Cut the power, kill the server and break the disk, each N times
+torture: $(VENV)/installed ## Break disks; cut the power and kill servers N times each (N=1000)
 	$(BIN)/pytest -q tests/torture --torture $(N)
 
 .PHONY: bench

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ebus.backends.sqlite import SqliteEngine
 from ebus.core.engine import Durability
+from ebus.core.event import NewEvent
 from tests.torture.disk import Disk, Step, Survival, everything
-from tests.torture.workload import Expectation, Work
+from tests.torture.workload import Expectation, Work, check_integrity
 
 CUTS = 1_000
 CUTS_A_RUN = 50
@@ -122,3 +124,31 @@ def test_a_process_that_dies_loses_nothing(tmp_path: Path, durability: Durabilit
     """What its system has been given is there, synced or not."""
     found = cut_often(tmp_path, 200, durability=durability, what_survives=everything)
     assert found == (200, 0)
+
+
+@pytest.mark.parametrize("original", ["events-go-sqlite-times", "events-go-string-times"])
+def test_a_file_of_the_original_server_survives_being_taken_over(
+    tmp_path: Path, shared: Path, original: str
+) -> None:
+    """Whole, as it was or taken over, and to be taken over by the next start."""
+    disk = Disk(_with_original(tmp_path / "disk", shared, original))
+    with disk.mounted(), SqliteEngine(disk.root / "data") as engine:
+        engine.open("alice").append([NewEvent.of("T", None)])
+    with SqliteEngine(_with_original(tmp_path / "uncut", shared, original) / "data") as engine:
+        expected = engine.open("alice").read(1).events
+    rng, image = random.Random(0), disk.replay()
+    for number, moment in enumerate(cuts_in(disk.log, 60, rng)):
+        image.advance(disk.log, moment)
+        left = tmp_path / str(number)
+        left.mkdir()
+        image.write_to(left, rng)
+        with SqliteEngine(left / "data") as engine:
+            assert engine.open("alice").read(1).events[: len(expected)] == expected
+        check_integrity(left / "data" / "alice.db")
+
+
+def _with_original(root: Path, shared: Path, original: str) -> Path:
+    data = root / "data"
+    data.mkdir(parents=True)
+    shutil.copy(shared / "compat" / f"{original}.db", data / "alice.db")
+    return root
