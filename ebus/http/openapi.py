@@ -37,6 +37,12 @@ _ERRORS = {
     "503": "The tenant cannot be served at the moment",
     "507": "The server has no space left, or the tenant none of its own; nothing was stored",
 }
+_TIMESTAMP = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})$"
+)
+"""What `date-time` leaves open: capitals, an offset that is not left out, nine decimals."""
+
 _ALWAYS = ("401", "403", "429", "500", "503")
 _READING = ("400", *_ALWAYS)
 _WRITING = ("400", "408", "413", "415", "507", *_ALWAYS)
@@ -157,7 +163,7 @@ def _subscription_paths(config: Config) -> Json:
             "type": "string",
             "minLength": 1,
             "maxLength": config.limits.max_subscription_id_chars,
-            "pattern": r"^[A-Za-z0-9\-._~!$&'()*+,;=:@]+$",
+            "pattern": r"^(?!\.\.?$)[A-Za-z0-9\-._~!$&'()*+,;=:@]+$",
         },
     }
     save: Json = {
@@ -263,12 +269,14 @@ def _schemas(config: Config) -> Json:
             "type": "string",
             "minLength": 1,
             "maxLength": config.limits.max_type_chars,
+            "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
             "description": "Without control characters",
         },
         "data": {"description": "Any JSON; it comes back byte for byte"},
         "timestamp": {
             "type": "string",
             "format": "date-time",
+            "pattern": _TIMESTAMP,
             "description": "RFC 3339, any offset, at most nine decimals",
         },
     }

@@ -25,7 +25,10 @@ T = TypeVar("T")
 class Position(msgspec.Struct, frozen=True):
     """A position by itself: a head, or a checkpoint."""
 
-    position: Annotated[int, msgspec.Meta(ge=0, le=MAX_POSITION)]
+    position: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=MAX_POSITION, description="Digits only: neither 1.0 nor 1e3"),
+    ]
 
 
 _position = msgspec.json.Decoder(Position)
