@@ -85,11 +85,11 @@ class Faults:
 class Life(Work):
     """A short life with everything in it that touches the disk. It goes on after a refusal."""
 
-    def __init__(self, disk: Disk, durability: Durability) -> None:
+    def __init__(self, disk: Disk, durability: Durability, *, first_number: int = 1) -> None:
         super().__init__(disk, random.Random(0), durability=durability)
         engine = SqliteEngine(disk.root / "data", durability=durability, limits=LIMITS)
         self.engine = AsyncEngine(engine, limits=LIMITS)
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first_number)
 
     async def go(self) -> None:
         alice, bob, charlie = TENANTS
@@ -218,6 +218,54 @@ def test_without_a_sync_for_each_commit_a_sync_that_fails_damages_nothing(
 ) -> None:
     syncs = {kind: FAULTS["I/O error"][kind] for kind in ("sync", "syncdir")}
     assert fail_at_each(tmp_path, syncs, lasting=lasting, durability="normal") > 10
+
+
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_who_opens_what_a_failing_disk_has_left_does_not_trust_it(
+    tmp_path: Path, durability: Durability
+) -> None:
+    """Syncs fail from the n-th on, up to the stop; the next start is on a disk that was mended."""
+    for at in itertools.count(1):
+        disk = Disk(tmp_path / str(at) / "disk")
+        faults = Faults({"sync": FAULTS["I/O error"]["sync"]}, at, lasting=True)
+        disk.root.mkdir(parents=True)
+        with disk.mounted():
+            disk.fault = faults
+            asyncio.run(_live_and_stop(Life(disk, durability)))
+            faults.healed = True
+            begin = len(disk.log)
+            asyncio.run(_append_to_each(Life(disk, durability, first_number=1_000)))
+        if faults.seen < at:
+            assert at > 20
+            return
+        rng, image, expectation = random.Random(at), disk.replay(), Expectation()
+        begun = begin
+        for number, moment in enumerate(
+            sorted(rng.randint(begin, len(disk.log)) for _ in range(6))
+        ):
+            if number == 0:
+                expectation.take(notes_of(disk.log[:begin]), refused_may_be_there=True)
+            image.advance(disk.log, moment)
+            expectation.take(notes_of(disk.log[begun:moment]))
+            begun = moment
+            left = tmp_path / str(at) / str(number)
+            left.mkdir()
+            image.write_to(left, rng)
+            expectation.check(left, durability=durability)
+        shutil.rmtree(tmp_path / str(at))
+
+
+async def _live_and_stop(life: Life) -> None:
+    await life.go()
+    with suppress(EbusError):
+        await life.engine.aclose()
+
+
+async def _append_to_each(life: Life) -> None:
+    for tenant in TENANTS:
+        for _ in range(4):
+            assert await life.append(tenant, 20)
+    await life.engine.aclose()
 
 
 def test_slow_syncs_refuse_nothing(tmp_path: Path) -> None:

@@ -135,13 +135,13 @@ class Expectation:
         self._acknowledged: dict[str, Attempt] = {}
         self._checkpoints: dict[tuple[str, str], list[tuple[int, bool]]] = {}
 
-    def take(self, notes: Iterable[Any]) -> None:
+    def take(self, notes: Iterable[Any], *, refused_may_be_there: bool = False) -> None:
         for note in notes:
             if isinstance(note, Begun):
                 self._open[note.attempt.key] = note.attempt
             elif isinstance(note, Acknowledged):
                 self._acknowledged[note.attempt.key] = self._open.pop(note.attempt.key)
-            elif isinstance(note, Refused):
+            elif isinstance(note, Refused) and not refused_may_be_there:
                 del self._open[note.attempt.key]
 
     def check(self, directory: Path, *, durability: Durability = "full") -> int:

@@ -81,6 +81,10 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
                         f"{path} is not the file that was there before, and {path.name}-wal "
                         "belongs to that one: put it back, or stop and remove the WAL"
                     )
+                if resting is not None and not path.exists():
+                    raise StoreUnavailable(
+                        f"{path} was there and is gone: put it back, or restart to begin anew"
+                    )
                 if resting is None or not resting.is_at(path):
                     resting = None
                     self._prepare(path)

@@ -459,7 +459,8 @@ class SqliteStore(
     def _close(self, *, leaves_wal: bool) -> None:
         self._write_back.close()
         with self._write_lock, driver_errors(self._path), ExitStack() as closing:
-            closing.callback(self._on_close, self)
+            if not self._closed:  # or else somebody may have opened the file again
+                closing.callback(self._on_close, self)
             if not self._closed:
                 self._settle_or_leave_wal(leaves_wal)
             # The writer goes last: the last connection to a file writes its WAL back.

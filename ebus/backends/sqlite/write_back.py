@@ -1,6 +1,7 @@
 """Writing a WAL back into its database, in a thread of its own.
 
-An append waits for the end of it at most: for what came while the rest was written back.
+An append waits for the end of it at most: for what came while the rest was written back. Where the
+disk does not follow it waits longer, see `wait_if_far_behind`.
 
 Where a sync fails, the system forgets that what it was given may not be on the disk, and the next
 sync says nothing of it. So all of it is written anew before it is synced again; decision 12.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
@@ -25,9 +27,14 @@ from ebus.core.limits import Limits
 logger = logging.getLogger("ebus.sqlite")
 
 FAR_BEHIND_STEPS = 16
-"""A WAL of so many times its bound is written to slower than its disk allows."""
+"""From so many times its bound on, commits wait for the WAL to be written back."""
 
 MAX_WAIT_S = 1.0
+"""How long each of them waits at most."""
+
+MAX_TURN_S = 0.25
+"""And so long after it was due, if it only waits for its turn behind another tenant's: whoever
+waits holds a thread that all tenants share."""
 
 PIECE_BYTES = 1024 * 1024
 
@@ -48,6 +55,7 @@ class WriteBack:
         self._due_at_pages = self._step_pages
         self._is_due = False
         self._is_under_way = False
+        self._due_since_s = 0.0
         self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
@@ -65,23 +73,24 @@ class WriteBack:
         """To be called with the write lock held."""
         if self.wal_pages >= self._due_at_pages and not self._is_due:
             self._is_due = True
+            self._due_since_s = time.monotonic()
             self._ended.clear()
             with suppress(RuntimeError):  # no thread could be started: it waits for the next
                 self._threads.submit(self._run)
 
     @property
     def is_far_behind(self) -> bool:
-        """Whether commits come so fast that the WAL grows all the time while it is written back.
-
-        Who only waits for its turn behind another tenant does not count: whoever waits for it holds
-        a thread that all tenants share.
-        """
-        return self._is_under_way and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
+        """Whether commits come so fast that the WAL grows all the time."""
+        return (
+            self._is_due
+            and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
+            and (self._is_under_way or time.monotonic() - self._due_since_s < MAX_TURN_S)
+        )
 
     def wait_if_far_behind(self) -> None:
         """Give the disk time to follow. To be called without the write lock."""
         if self.is_far_behind:
-            self._ended.wait(MAX_WAIT_S)
+            self._ended.wait(MAX_WAIT_S if self._is_under_way else min(MAX_WAIT_S, MAX_TURN_S))
 
     def close(self) -> None:
         """Wait for what runs; nothing runs any more afterwards."""
@@ -103,8 +112,8 @@ class WriteBack:
                 logger.warning("a WAL could not be written back: %s", error)
             finally:
                 self._due_at_pages = left_pages + self._step_pages
+                self._ended.set()  # before the next can be due, which clears it
                 self._is_due = self._is_under_way = False
-                self._ended.set()
 
     def _write_back(self) -> None:
         """Write back all of it, so that the next commit begins the WAL anew.
