@@ -34,17 +34,26 @@ class Reply(NamedTuple):
         return self.fields.get("connection") == "close"
 
 
-def replies(stream: bytes, *methods: str) -> list[Reply]:
+class BrokenOff(Exception):
+    """The connection has ended between two chunks."""
+
+
+def replies(stream: bytes, *methods: str, may_break_off: bool = False) -> list[Reply]:
     """All of the stream. `methods` are those of the requests, which must be told of a HEAD.
 
-    Fails when a byte is left over, a reply is cut short, or one follows a reply that closes.
+    Fails when a byte is left over, a reply is cut short, or one follows a reply that closes. The
+    last one, if it `may_break_off`, can be cut between two chunks; it is left out.
     """
     found: list[Reply] = []
     at = 0
     while at < len(stream):
         assert not (found and found[-1].closes), f"after the last reply: {stream[at:]!r}"
         method = methods[len(found)] if len(found) < len(methods) else ""
-        reply = _reply(stream, at, bodiless=method == "HEAD")
+        try:
+            reply = _reply(stream, at, bodiless=method == "HEAD")
+        except BrokenOff:
+            assert may_break_off, f"the last reply is not whole: {stream[at:]!r}"
+            break
         at += len(reply.raw)
         if reply.status >= 200:
             found.append(reply)
@@ -75,6 +84,8 @@ def _body(stream: bytes, at: int, fields: dict[str, str]) -> tuple[bytes, int]:
         assert "content-length" not in fields
         body = b""
         while True:
+            if at == len(stream):
+                raise BrokenOff
             size = _CHUNK.match(stream, at)
             assert size, f"this is no chunk: {stream[at : at + 100]!r}"
             end = size.end() + int(size[1], 16)
