@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -66,8 +65,6 @@ from ebus.core.store import (
     Written,
     refusal_of,
 )
-
-logger = logging.getLogger("ebus.sqlite")
 
 _INSERT_BLOCK = """
     INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
@@ -462,7 +459,7 @@ class SqliteStore(
             if not self._closed:  # or else somebody may have opened the file again
                 closing.callback(self._on_close, self)
             if not self._closed:
-                self._settle_or_leave_wal(leaves_wal)
+                self._leave_wal(asked_to=leaves_wal)
             # The writer goes last: the last connection to a file writes its WAL back.
             closing.callback(self._writer.close)
             with self._readers_changed:
@@ -473,24 +470,19 @@ class SqliteStore(
                 self._idle_readers.clear()
                 self._quick_reads.clear()
 
-    def _settle_or_leave_wal(self, leaves_it: bool) -> None:
-        """Write the WAL back before the last connection is closed, or see to it that it stays.
+    def _leave_wal(self, *, asked_to: bool) -> None:
+        """See to it that the WAL stays, if it may, or must since it cannot be trusted.
 
-        Closing would write it back too, but says nothing of what fails.
+        Otherwise it is written back when the last connection is closed. Should a sync fail then,
+        the WAL is still there, and who opens the file does not trust it either.
         """
         back = self._write_back
         if self._may_hold_refused:
             back.is_doubtful = True
             with suppress(apsw.Error):
                 self._overwrite_refused()
-        if not (back.is_doubtful or (leaves_it and may_rest(self._path))):
-            try:
-                with back.doubting(), suppress(apsw.BusyError):
-                    self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            except apsw.Error as error:  # a full disk for one: it is closed nevertheless
-                logger.warning("%s: its WAL could not be written back: %s", self._path, error)
-            if not back.is_doubtful:
-                return
+        if not (back.is_doubtful or (asked_to and may_rest(self._path))):
+            return
         with suppress(OSError):  # a file that is gone: closing tells
             resting = Resting.of(self._path, wal_pages=back.wal_pages, is_doubtful=back.is_doubtful)
             if resting.identity == self._identity:

@@ -13,9 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -124,12 +123,14 @@ class WriteBack:
         """
         connection = connect_for_checkpoints(self._path)
         try:
-            with self.doubting():
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                with self._write_lock:
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                    self.wal_pages = 0
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._write_lock:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                self.wal_pages = 0
+        except apsw.IOError:
+            self.is_doubtful = True
+            raise
         finally:
             connection.close()
 
@@ -137,15 +138,6 @@ class WriteBack:
         """Make the WAL durable as it is. To be called with the write lock held."""
         write_wal_anew(connection, self._path)
         self.is_doubtful = False
-
-    @contextmanager
-    def doubting(self) -> Iterator[None]:
-        """For a block that syncs."""
-        try:
-            yield
-        except apsw.IOError:
-            self.is_doubtful = True
-            raise
 
 
 def write_wal_anew(connection: apsw.Connection, path: Path) -> None:
