@@ -115,7 +115,7 @@ class StoreFull(StoreError):
 
 
 class QuotaExceeded(StoreFull):
-    """The tenant's own bound is reached. The message is made for the caller."""
+    """The tenant's own bound is reached."""
 
     code = "quota_exceeded"
 

@@ -312,7 +312,7 @@ class Room:
         """Take the room for an append; or say why there is too little, and take none."""
         most = self._quota.max_events
         if most is not None and self._events + len(encoded) > most:
-            return QuotaExceeded(f"This tenant may store {most} events; nothing was stored")
+            return QuotaExceeded(f"this tenant may store at most {most} events")
         refusal = self._take_bytes(sum(map(len, encoded)))
         if refusal is None:
             self._events += len(encoded)
@@ -327,7 +327,7 @@ class Room:
     def _take_bytes(self, size_bytes: int) -> QuotaExceeded | None:
         most = self._quota.max_bytes
         if most is not None and self._size_bytes + size_bytes > most:
-            return QuotaExceeded(f"This tenant may store {most} bytes; nothing was stored")
+            return QuotaExceeded(f"this tenant may store at most {most} bytes")
         self._size_bytes += size_bytes
         return None
 

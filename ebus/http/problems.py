@@ -71,6 +71,8 @@ class _Meaning(msgspec.Struct, frozen=True):
     status: int
     detail: str | None = None
     retry_after_s: int | None = None
+    is_logged: bool = True
+    """Whether the operator should hear of it; never so without a detail."""
 
 
 MEANINGS: dict[type[EbusError], _Meaning] = {
@@ -79,7 +81,9 @@ MEANINGS: dict[type[EbusError], _Meaning] = {
     StoreBusy: _Meaning(503, "The tenant's database is in use elsewhere; try again", 1),
     StoreClosed: _Meaning(503, "The server is shutting down; try again", 1),
     StoreOverloaded: _Meaning(503, "Too many requests of this tenant are waiting; try again", 1),
-    QuotaExceeded: _Meaning(507),
+    QuotaExceeded: _Meaning(
+        507, "This tenant has stored as much as it may; nothing was stored", is_logged=False
+    ),
     StoreFull: _Meaning(507, "The server has no space left; nothing was stored"),
     StoreUnavailable: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),
     StoreRefused: _Meaning(503, "The tenant's stored data needs an operator's attention", 60),
@@ -102,7 +106,7 @@ def problem_of(error: Exception) -> Problem:
     if meaning is None or not isinstance(error, EbusError):
         logger.error("a request failed: %s", error, exc_info=error)
         return Problem(500, "internal_error", "The server failed; the operator's log says why")
-    if meaning.detail is not None:
+    if meaning.detail is not None and meaning.is_logged:
         logger.warning("a request was refused: %s", error)
     headers = {}
     if meaning.retry_after_s is not None:

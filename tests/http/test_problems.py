@@ -25,6 +25,7 @@ STATUSES = {
     "StoreBusy": 503,
     "StoreClosed": 503,
     "StoreFull": 507,
+    "QuotaExceeded": 507,
     "StoreOverloaded": 503,
     "StoreUnavailable": 503,
     "StoreRefused": 503,
