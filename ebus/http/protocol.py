@@ -38,6 +38,9 @@ _ORDINARY_MEDIA_TYPES = frozenset({b"application/json", b"application/x-www-form
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[A-Fa-f0-9:.]+\])(?::[0-9]*)?")
 """A host as a URI has it, or an address in brackets, and a port (RFC 3986, 3.2)."""
 
+_VERSIONS = frozenset({"1.0", "1.1"})
+"""The parser lets through 0.9 and 2.0 too, which look otherwise, and answers would as well."""
+
 _NO_HOST = b" "
 """What no host is."""
 
@@ -296,6 +299,8 @@ class EbusProtocol(HttpToolsProtocol):
             self._wants_upgrade = True  # and is read again, see `_ignore_upgrade`
             return
         self._check_whole_head()
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise Problem(400, "bad_request", "Speak HTTP/1.1")
         self._check_host()
         if len(self.pipeline) >= self.config.max_pipelined_requests:
             raise _EnoughWaits
@@ -319,14 +324,14 @@ class EbusProtocol(HttpToolsProtocol):
     def _take_the_long_way(self) -> None:
         """Hand the request that has begun to ASGI."""
         self._short_way = None
-        self._in_body = True
-        self._body_came = True  # or if not, what came is the head
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
         for name, value in headers:
             super().on_header(name, value)
-        super().on_headers_complete()
+        super().on_headers_complete()  # raises for a target that is no URL: there is no body then
+        self._in_body = True
+        self._body_came = True  # or if not, what came is the head
         if self._body:
             body, self._body = self._body, b""
             super().on_body(body)

@@ -96,6 +96,8 @@ def naming_fields(of: Resident) -> list[bytes]:
     """Headers that name a tenant, or another place, without a key."""
     name = of.name
     texts = [
+        f"Host: {name}",
+        f"Host: {name}:80",
         f"X-Tenant: {name}",
         f"X-Tenant-ID: {name}",
         f"Tenant: {name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import zlib
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -121,7 +122,8 @@ def check_reply(reply: Reply) -> None:
         assert reply.fields["content-type"] == "application/problem+json", reply
         problem = msgspec.json.decode(reply.body)
         assert set(problem) == {"type", "title", "status", "detail", "code"}, reply
-        assert problem["status"] == status, reply
+        assert (problem["status"], problem["title"]) == (status, HTTPStatus(status).phrase), reply
+        assert all(isinstance(problem[name], str) for name in ("type", "detail", "code")), reply
     if status in {429, 503}:
         assert reply.fields["retry-after"].isdigit(), reply
 

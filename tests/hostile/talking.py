@@ -81,8 +81,10 @@ def cut(text: bytes, places: Iterable[int]) -> list[bytes]:
 def request(
     tenant: Resident | None, line: bytes, *fields: bytes, body: bytes | None = None
 ) -> bytes:
-    """A request as bytes, with a host, the tenant's key, and the length of its body if any."""
-    lines = [b"%b HTTP/1.1" % line, b"Host: x"]
+    """A request as bytes, with the tenant's key, the length of its body if any, and one host."""
+    lines = [b"%b HTTP/1.1" % line]
+    if not any(field.startswith(b"Host:") for field in fields):
+        lines.append(b"Host: x")
     if tenant is not None:
         lines.append(b"X-API-Key: %b" % tenant.key.encode())
     lines += fields

@@ -92,7 +92,7 @@ def test_no_header_and_no_body_names_another_tenant(
 
     def write(body: bytes) -> None:
         for line in (b"POST /events", b"POST /events/batch", b"PUT /subscriptions/s/position"):
-            for field in naming_fields(bob)[:8]:
+            for field in naming_fields(bob)[:10]:
                 asked(lived_in, b"POST", request(alice, line, field, *way, body=body))
 
     all_of(write, iter(bodies(bob)))
@@ -154,7 +154,7 @@ def test_random_requests_of_alices_never_meet_bob_while_he_works(
         by = random.Random(seed)
         method = by.choice(METHODS)
         line = b"%b %b" % (method, by.choice(lines))
-        chosen = by.sample(fields, k=by.randrange(4))
+        chosen = by.sample(fields, k=by.randrange(4))  # two hosts, at times, are refused
         asked(lived_in, method, request(alice, line, *chosen, body=by.choice(contents)))
 
     with at_work(lived_in.server, bob), ThreadPoolExecutor(THREADS) as threads:

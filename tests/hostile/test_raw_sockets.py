@@ -108,7 +108,7 @@ def test_a_body_is_no_request_whatever_becomes_of_it(
     found = exchanged(lived_in, stream + LAST, cut_by=cut_by)
     assert len(found) == (1 if outer == "an upgrade" else 2)
     with lived_in.alice.client(lived_in.server) as alice:
-        assert "Smuggled" not in alice.get("/events?from=1").text
+        assert "Smuggled" not in alice.get("/events/stream?from=1").text
 
 
 # Several requests, and clients that stop sending
