@@ -255,6 +255,44 @@ def test_who_opens_what_a_failing_disk_has_left_does_not_trust_it(
         shutil.rmtree(tmp_path / str(at))
 
 
+def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(tmp_path: Path) -> None:
+    """Undone where no sync succeeds, it is made anew. The power is cut before that is durable."""
+    [tenant, *_] = TENANTS
+
+    async def append_and_stop(disk: Disk) -> bool:
+        life = Life(disk, "full")
+        try:
+            return await life.append(tenant, 1)
+        finally:
+            with suppress(EbusError):
+                await life.engine.aclose()
+
+    for at in itertools.count(1):
+        disk = Disk(tmp_path / str(at) / "disk")
+        faults = Faults({"sync": FAULTS["I/O error"]["sync"]}, at, lasting=True)
+        disk.root.mkdir(parents=True)
+        with disk.mounted():
+            disk.fault = faults
+            acknowledged = asyncio.run(append_and_stop(disk))
+            faults.healed = True
+            begin = len(disk.log)
+            assert asyncio.run(append_and_stop(disk))
+        if acknowledged:
+            assert at > 3
+            return
+        rng, image, expectation = random.Random(at), disk.replay(), Expectation()
+        expectation.take(notes_of(disk.log[:begin]), refused_may_be_there=True)
+        for moment in range(begin, len(disk.log) + 1):
+            image.advance(disk.log, moment)
+            expectation.take(notes_of(disk.log[moment - 1 : moment] if moment > begin else []))
+            for cut in range(10):
+                left = tmp_path / f"{at}-{moment}-{cut}"
+                left.mkdir()
+                image.write_to(left, rng)
+                expectation.check(left, durability="full")
+                shutil.rmtree(left)
+
+
 async def _live_and_stop(life: Life) -> None:
     await life.go()
     with suppress(EbusError):

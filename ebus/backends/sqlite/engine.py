@@ -15,7 +15,7 @@ import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
 from ebus.backends.sqlite.resting import Resting, settle
-from ebus.backends.sqlite.schema import FileKind, inspect_file, is_cut_off, migrate
+from ebus.backends.sqlite.schema import FileKind, inspect_file, is_cut_off, is_empty, migrate
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
 from ebus.core.engine import (
@@ -109,6 +109,8 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
 
     def _prepare(self, path: Path) -> None:
         """Make sure that a file of the newest version is there."""
+        if is_empty(path):
+            _sync_emptied(path)
         if is_cut_off(path):
             self._undo(path)
         kind = inspect_file(path)
@@ -272,6 +274,22 @@ def _create(path: Path) -> None:
     else:
         with _made_anew_unless_synced(path.unlink):
             _sync_directory(path.parent)
+
+
+def _sync_emptied(path: Path) -> None:
+    """Make it durable that a file has nothing in it.
+
+    What was to become a tenant may have been undone where no sync succeeded. SQLite drops the
+    journal of an empty file without one, and a power cut would bring back what was undone.
+    """
+    with driver_errors(path):
+        file = apsw.VFSFile(
+            "", str(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE, 0]
+        )
+        try:
+            file.xSync(apsw.SQLITE_SYNC_FULL)
+        finally:
+            file.xClose()
 
 
 @contextmanager

@@ -113,6 +113,11 @@ def is_cut_off(path: Path) -> bool:
     return path.exists() and _size(_beside(path, "-journal")) > 0
 
 
+def is_empty(path: Path) -> bool:
+    """Whether there is a file, and nothing in it."""
+    return path.is_file() and not _size(path)
+
+
 def _first_bytes(path: Path, count: int) -> bytes:
     """Read through SQLite: closing a file that was opened in any other way would drop the locks
     that this process holds on it (sqlite.org/howtocorrupt.html, 2.2)."""
