@@ -39,6 +39,8 @@ class Server:
         self.port = 0
         self.start_s = 0.0
         """From before the process was there until it said that it listens."""
+        self.events_under_way = 0
+        """At most so many events of the last load were sent and not waited for."""
         self._begun = begun
         self._process = process
         self._lines: list[str] = []

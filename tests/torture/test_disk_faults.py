@@ -285,7 +285,7 @@ def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(tmp_path: P
         for moment in range(begin, len(disk.log) + 1):
             image.advance(disk.log, moment)
             expectation.take(notes_of(disk.log[moment - 1 : moment] if moment > begin else []))
-            for cut in range(10):
+            for cut in range(3):
                 left = tmp_path / f"{at}-{moment}-{cut}"
                 left.mkdir()
                 image.write_to(left, rng)
