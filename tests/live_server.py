@@ -38,6 +38,14 @@ class LiveServer:
     def log(self) -> str:
         return "\n".join(self.lines)
 
+    @property
+    def resident_bytes(self) -> int:
+        """What the process has in memory (Linux: /proc)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        assert match is not None
+        return int(match[1]) * 1024
+
     def wait_until_listening(self) -> None:
         assert self._listening.wait(START_TIMEOUT_S), f"the server did not start:\n{self.log}"
         assert self.port, f"the server ended:\n{self.log}"

@@ -120,8 +120,10 @@ def encode_events(events: Sequence[NewEvent], first_position: int, now: str) -> 
     types = [event.type for event in events]
     datas = [event.data for event in events]
     times = [now if event.timestamp is UNSET else event.timestamp for event in events]
+    # From a list: of what an iterator hands it, msgspec 0.22 lets nothing go again.
+    positioned = list(map(Event, count(first_position), types, datas, times))
     # All by one call. But data may hold line breaks of its own.
-    lines = _encode_lines(map(Event, count(first_position), types, datas, times)).split(b"\n")
+    lines = _encode_lines(positioned).split(b"\n")
     if len(lines) != len(events) + 1:
         return list(map(encode_event, events, count(first_position), repeat(now)))
     del lines[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum, StrEnum
@@ -15,8 +16,8 @@ from msgspec import UNSET, Raw
 from ebus import Event, NewEvent
 from ebus.core.errors import InvalidEvent
 from ebus.core.event import (
-    _are_plainly_valid,
     _check_each,
+    _are_plainly_valid,
     check_events,
     decode_event,
     encode_event,
@@ -155,7 +156,7 @@ def test_what_was_parsed_and_is_plainly_valid_is_valid(bodies: list[bytes], limi
 
 def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
     parsed = parse_events(b'[{"type":"A","data":{"a": [1]},"timestamp":"2024-01-01T00:00:00Z"}]')
-    assert _are_plainly_valid(parsed, Limits())
+    assert are_plainly_valid(parsed, Limits())
     with pytest.raises(UnicodeDecodeError):
         parse_events(b'[{"type":"A","data":"\xff"}]')
 
@@ -196,3 +197,10 @@ def test_two_times_on_two_lines_are_no_time_in_a_batch_of_parsed_events() -> Non
     event = b'{"type":"t","data":1,"timestamp":"2024-01-01T00:00:00Z\\n2024-01-01T00:00:00Z"}'
     with pytest.raises(InvalidEvent, match="RFC 3339"):
         check_events(parse_events(b"[" + b",".join([event] * 4) + b"]"), Limits())
+
+
+def test_encoding_events_does_not_keep_what_they_were_parsed_from() -> None:
+    body = b"[%b]" % b",".join([b'{"type":"t","data":1}'] * 1_000)
+    before = sys.getrefcount(body)
+    encode_events(parse_events(body), 1, "now")
+    assert sys.getrefcount(body) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import signal
 import socket
@@ -462,16 +461,9 @@ def test_streams_that_are_left_half_way_hold_no_thread(tmp_path: Path) -> None:
 def test_a_slow_reader_takes_little_memory(tmp_path: Path) -> None:
     with server_with(tmp_path) as server, Client(server) as writer:
         fill(writer, mib=60)
-        before = memory_bytes(server)
+        before = server.resident_bytes
         with slow_stream(server) as stream:
             for _ in range(20):
                 assert len(stream.socket.recv(1 * KIB)) > 0
                 assert writer.ask("GET", "/position").status == 200
-            assert memory_bytes(server) < before + 30 * KIB * KIB
-
-
-def memory_bytes(server: LiveServer) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * KIB
+            assert server.resident_bytes < before + 30 * KIB * KIB

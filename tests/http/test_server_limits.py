@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.http.conftest import write_config
-from tests.http.test_load import Answer, Client, held, memory_bytes
+from tests.http.test_load import Answer, Client, held
 from tests.http.test_settings import wait_until
 from tests.live_server import LiveServer, serving
 
@@ -114,7 +114,7 @@ def test_500_large_bodies_at_1_kb_a_second_take_little_memory_and_no_good_client
         Client(server, "bob") as bob,
     ):
         assert bob.append().status == 200
-        before = memory_bytes(server)
+        before = server.resident_bytes
         trickle = Trickle(server, 500, at_once=at_once)
         served, most = 0, 0
         while trickle.goes_on:
@@ -123,7 +123,7 @@ def test_500_large_bodies_at_1_kb_a_second_take_little_memory_and_no_good_client
             with Client(server) as alice:
                 assert alice.append().status == 200
             assert bob.ask("GET", "/health").status == 200
-            most = max(most, memory_bytes(server))
+            most = max(most, server.resident_bytes)
             served += 1
         assert served > 10
         statuses = [answer[9:12] for answer in trickle.answers]
@@ -447,11 +447,11 @@ def test_a_head_that_just_fits_is_fine(server: LiveServer, path: bytes) -> None:
 def test_a_trailer_without_end_is_cut_off(server: LiveServer) -> None:
     """The parser keeps it. This is one that is not looked at: the key is missing."""
     head = b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: "
-    before = memory_bytes(server)
+    before = server.resident_bytes
     answer = ask(server, head + b"x" * 50 * MIB)
     assert answer == b"" or answer[9:12] in (b"401", b"431")
     assert answer.count(b"HTTP/1.1 ") <= 1
-    assert memory_bytes(server) < before + 20 * MIB
+    assert server.resident_bytes < before + 20 * MIB
 
 
 def test_chunk_extensions_without_end_are_cut_off(server: LiveServer) -> None:
