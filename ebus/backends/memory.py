@@ -27,7 +27,7 @@ from ebus.core.store import (
     Write,
     Written,
     check_range,
-    refusal_of,
+    refusals_of,
 )
 from ebus.core.tenant import TenantName
 
@@ -87,8 +87,8 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
                 size_bytes=log.size_bytes,
                 knows=lambda name: name in log.checkpoints,
             )
-            for write in writes:
-                refusal: EbusError | None = refusal_of(write, self._limits)
+            for write, invalid in zip(writes, refusals_of(writes, self._limits), strict=True):
+                refusal: EbusError | None = invalid
                 if refusal is None and isinstance(write, SaveCheckpoint):
                     refusal = room.take_name(write.name)
                     if refusal is None:

@@ -8,6 +8,7 @@ see every position below n. Stores are synchronous and may be called from severa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -20,7 +21,13 @@ from ebus.core.errors import (
     InvalidRange,
     QuotaExceeded,
 )
-from ebus.core.event import CONTROL_CHARACTER, Event, NewEvent, check_events
+from ebus.core.event import (
+    CONTROL_CHARACTER,
+    Event,
+    NewEvent,
+    are_plainly_valid,
+    check_events,
+)
 from ebus.core.limits import MAX_POSITION, Limits
 
 
@@ -361,8 +368,19 @@ def check_range(
     )
 
 
-def refusal_of(write: Write, limits: Limits) -> InvalidInput | None:
-    """Why this write cannot be done, if it cannot. Every store asks before it commits."""
+def refusals_of(writes: Sequence[Write], limits: Limits) -> list[InvalidInput | None]:
+    """Why each of these writes cannot be done, if it cannot. Every store asks before it commits."""
+    appends = [write.events for write in writes if isinstance(write, Append)]
+    if (
+        len(appends) > 1
+        and all(1 <= len(events) <= limits.max_batch_events for events in appends)
+        and are_plainly_valid(list(chain.from_iterable(appends)), limits)
+    ):
+        return [None if isinstance(it, Append) else _refusal_of(it, limits) for it in writes]
+    return [_refusal_of(write, limits) for write in writes]
+
+
+def _refusal_of(write: Write, limits: Limits) -> InvalidInput | None:
     try:
         if isinstance(write, Append):
             check_events(write.events, limits)

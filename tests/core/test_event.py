@@ -17,7 +17,7 @@ from ebus import Event, NewEvent
 from ebus.core.errors import InvalidEvent
 from ebus.core.event import (
     _check_each,
-    _are_plainly_valid,
+    are_plainly_valid,
     check_events,
     decode_event,
     encode_event,
@@ -120,7 +120,7 @@ def test_depth_is_counted_outside_strings(json: bytes, deep: int) -> None:
     st.builds(Limits, max_event_bytes=st.integers(1, 400), max_type_chars=st.integers(1, 300)),
 )
 def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) -> None:
-    if _are_plainly_valid(events, limits):
+    if are_plainly_valid(events, limits):
         _check_each(events, limits)
 
 
@@ -150,7 +150,7 @@ def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) 
 )
 def test_what_was_parsed_and_is_plainly_valid_is_valid(bodies: list[bytes], limits: Limits) -> None:
     events = parse_events(b"[" + b",".join(bodies) + b"]")
-    if _are_plainly_valid(events, limits):
+    if are_plainly_valid(events, limits):
         _check_each([NewEvent(it.type, it.data, it.timestamp) for it in events], limits)
 
 

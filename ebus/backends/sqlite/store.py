@@ -44,7 +44,7 @@ from ebus.core.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from ebus.core.event import Event, encode_events, utc_now
+from ebus.core.event import Event, NewEvent, encode_events, utc_now
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import (
     NO_QUOTA,
@@ -63,7 +63,7 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
-    refusal_of,
+    refusals_of,
 )
 
 _INSERT_BLOCK = """
@@ -178,7 +178,7 @@ class SqliteStore(
 
     def _commit(self, writes: Sequence[Write], *, waits: bool) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
-        refusals = [refusal_of(write, self._limits) for write in writes]
+        refusals = refusals_of(writes, self._limits)
         with self._writing(waits=waits) as connection:
             layout = self._lay_out(writes, refusals, self._head, self._room(connection))
             if len(layout.blocks) == 1 and not layout.checkpoints:
@@ -222,7 +222,7 @@ class SqliteStore(
         """How these writes are stored, if this is the last position so far."""
         first_position = head + 1
         results: list[Written] = []
-        encoded: list[bytes] = []
+        accepted: list[NewEvent] = []
         checkpoints: list[tuple[str, int]] = []
         now = utc_now()
         for write, refusal in zip(writes, refusals, strict=True):
@@ -237,12 +237,15 @@ class SqliteStore(
                 last = head + len(write.events)
                 if last > MAX_POSITION:
                     raise StoreFull(f"{self._path} has no positions left")
-                wire = encode_events(write.events, head + 1, now)
-                over_quota = room.take_events(wire) if room is not None else None
+                over_quota = None
+                if room is not None:
+                    over_quota = room.take_events(encode_events(write.events, head + 1, now))
                 results.append(over_quota or Appended(head + 1, last))
                 if over_quota is None:
-                    encoded += wire
+                    accepted += write.events
                     head = last
+        # All at once: one after the other they take several times as long.
+        encoded = encode_events(accepted, first_position, now)
         if len(encoded) == 1:
             blocks = [Block(first_position, first_position, b"", encoded[0])]
         else:
