@@ -81,7 +81,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_block_bytes: int = 64 * KIB
     """Bytes after which the SQLite engine starts the next block."""
 
-    wal_checkpoint_bytes: int = 4 * MIB
+    wal_checkpoint_bytes: int = 1 * MIB
     """Size of a WAL at which the SQLite engine writes it back, beside the writers."""
 
     max_failed_keys_per_minute: int = 60

@@ -33,7 +33,8 @@ from tests.torture.workload import check_integrity
 
 DISK_BYTES = 48 * MIB
 BALLAST_BYTES = 41 * MIB
-"""So that a WAL of 4 MiB fits, and its database beside it does not."""
+WAL_CHECKPOINT_BYTES = 4 * MIB
+"""So that a WAL fits, and its database beside it does not."""
 
 TIMES_FULL = 6
 
@@ -67,6 +68,7 @@ def server_on(
     config = {
         "data_dir": str(disk.path / "data"),
         "durability": durability,
+        "limits": {"wal_checkpoint_bytes": WAL_CHECKPOINT_BYTES},
         "tenants": tenant_config(tenants),
     }
     write_config(directory / "tenants.yaml", config)
