@@ -24,6 +24,7 @@ from ebus.backends.sqlite.connection import (
     connect,
     connect_for_reading,
 )
+from ebus.backends.sqlite.reader import HEAD
 from ebus.backends.sqlite.schema import APPLICATION_ID, VERSION
 from ebus.core.errors import (
     EngineError,
@@ -76,6 +77,7 @@ def edit(path: Path, sql: str) -> None:
         ("trusted_schema", 0),
         ("journal_size_limit", 64 * 1024 * 1024),
         ("wal_autocheckpoint", 0),
+        ("cache_size", -2_000),
         ("query_only", 0),
     ],
 )
@@ -90,12 +92,27 @@ def test_the_writing_connection_is_set_up(directory: Path, pragma: str, value: o
         ("journal_mode", "wal"),
         ("trusted_schema", 0),
         ("wal_autocheckpoint", 0),
+        ("cache_size", -2_000),
         ("query_only", 1),
     ],
 )
 def test_every_reading_connection_is_set_up(directory: Path, pragma: str, value: object) -> None:
     connection = connect_for_reading(stored(directory), busy_timeout_ms=5_000)
     assert connection.pragma(pragma) == value
+
+
+def test_a_connection_takes_no_memory_for_pages_that_it_has_not_read(directory: Path) -> None:
+    path = stored(directory)
+    before = apsw.memory_used()
+    plain = apsw.Connection(str(path))
+    plain.execute(HEAD).get  # noqa: B018 - which opens it
+    as_it_comes = apsw.memory_used() - before
+    ours = connect(path, durability="full", patience=Patience(5_000))
+    ours.execute(HEAD).get  # noqa: B018
+    assert apsw.memory_used() - before - as_it_comes < as_it_comes * 0.7
+    assert ours.pragma("cache_size") == -2_000
+    plain.close()
+    ours.close()
 
 
 @pytest.mark.parametrize("milliseconds", [0, 50])
