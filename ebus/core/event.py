@@ -64,8 +64,8 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
         return cls(text, data, UNSET if timestamp is None else timestamp)
 
     def stamped(self, now: str) -> NewEvent:
-        """The event with `now` as its time stamp, unless it has one already."""
-        return type(self)(self.type, self.data, now) if self.timestamp is UNSET else self
+        """The event with `now` as its time stamp."""
+        return type(self)(self.type, self.data, now)
 
 
 class _ParsedEvent(NewEvent, frozen=True, gc=False):

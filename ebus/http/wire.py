@@ -138,8 +138,11 @@ class Query:
         if len(pairs) > MAX_PARAMETERS or not query.isascii():
             raise Problem(400, "invalid_query", "The query cannot be read")
         self._values: dict[str, str] = {}
+        is_plain = b"%" not in query and b"+" not in query
         for pair in pairs:
-            name, _, value = map(unquote_plus, pair.partition("="))
+            name, _, value = pair.partition("=")
+            if not is_plain:
+                name, value = unquote_plus(name), unquote_plus(value)
             # Two values are as bad as one that is no number.
             self._values[name] = "" if name in self._values else value
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from msgspec import UNSET
+
 from ebus.config import Config
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.errors import InvalidEvent
@@ -22,14 +24,16 @@ def event_routes(config: Config) -> list[Route]:
     limits = config.limits
 
     async def append_event(call: Call) -> Answer:
-        event = decode_event(call.body).stamped(now := utc_now())
+        event = decode_event(call.body)
+        if event.timestamp is UNSET:
+            event = event.stamped(utc_now())  # here, since the answer says it
         if call.tenant.events is not None:
             call.tenant.events.charge(1)
         try:
             appended = await call.tenant.store.append([event], held_bytes=len(call.body))
         except InvalidEvent as error:
             raise without_index(error) from None
-        return Answer(encode_event(event, appended.first_position, now))
+        return Answer(encode_event(event, appended.first_position, ""))
 
     async def append_batch(call: Call) -> Answer:
         events = decode_batch(call.body)
