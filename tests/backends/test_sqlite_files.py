@@ -101,6 +101,12 @@ def test_every_reading_connection_is_set_up(directory: Path, pragma: str, value:
     assert connection.pragma(pragma) == value
 
 
+def test_there_is_no_index_but_the_one_of_gaps(directory: Path) -> None:
+    connection = connect(stored(directory), durability="full", patience=Patience(5_000))
+    made = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    assert connection.execute(made).fetchall() == [("gaps",)]
+
+
 def test_a_connection_takes_no_memory_for_pages_that_it_has_not_read(directory: Path) -> None:
     path = stored(directory)
     before = apsw.memory_used()

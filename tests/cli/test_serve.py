@@ -267,6 +267,7 @@ def test_the_guides_migration_serves_the_old_events(tmp_path: Path, shared: Path
         events = httpx.get(f"{server.url}/events?from=1", headers=key).json()
         assert [event["position"] for event in events] == [1, 2]
         assert httpx.get(f"{server.url}/position", headers=key).json() == {"position": 10}
+        assert httpx.get(f"{server.url}/metrics", headers=key).json()["total_events"] == 2
         assert httpx.post(f"{server.url}/events", headers=key, json=EVENT).json()["position"] == 11
         path = "/subscriptions/mailer/position"
         assert httpx.get(server.url + path, headers=key).json() == {"position": 1}

@@ -40,7 +40,9 @@ def test_a_digest_stands_for_its_key(tmp_path: Path, digest: str) -> None:
     assert with_digest.warnings == ()
 
 
-@pytest.mark.parametrize("wrong", ["0" * 63, "0" * 65, "g" * 64, LONG_KEY, f"0x{'0' * 62}"])
+@pytest.mark.parametrize(
+    "wrong", ["0" * 63, "0" * 65, "g" * 64, LONG_KEY, f"0x{'0' * 62}", DIGEST + "\n"]
+)
 def test_what_is_no_digest_is_a_mistake_that_does_not_show_it(tmp_path: Path, wrong: str) -> None:
     assert mistakes(tmp_path, {"name": "alice", "api_key_sha256": wrong}) == [
         "api_key_sha256 is no SHA-256 in 64 hexadecimal digits, such as `ebus keygen` prints; "
@@ -142,7 +144,15 @@ def test_an_end_is_a_date_or_a_moment(tmp_path: Path, written: str, seconds: flo
 
 @pytest.mark.parametrize(
     "written",
-    ["2027-02-30", "2027-01-31T00:00:00", "tomorrow", "20270131", "2027-W01", "'١٩٧٠-01-01'"],
+    [
+        "2027-02-30",
+        "2027-01-31T00:00:00",
+        "tomorrow",
+        "20270131",
+        "2027-W01",
+        "'١٩٧٠-01-01'",
+        '"2027-01-31\\n"',
+    ],
 )
 def test_what_is_no_end_is_a_mistake(tmp_path: Path, written: str) -> None:
     text = (

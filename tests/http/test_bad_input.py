@@ -315,6 +315,7 @@ def test_a_thousand_parameters_are_400(client: TenantClient) -> None:
         "x" * 256,
         "%2E%2E",
         "%2E",
+        "s%0A",
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET"])

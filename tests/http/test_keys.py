@@ -163,6 +163,14 @@ WRONG = [f"wrong-{number}" for number in range(8)]
 FEW = {"limits": {"max_failed_keys_per_minute": 3}}
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/tenants", "/openapi.json", "/nowhere"])
+def test_keys_cannot_be_guessed_on_any_path(tmp_path: Path, path: str) -> None:
+    with server_with(tmp_path, **FEW) as server:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            found = [client.get(path, headers={"X-API-Key": key}).status_code for key in WRONG]
+        assert found == [401] * 3 + [429] * 5
+
+
 def test_an_address_that_tries_too_many_keys_is_429_but_its_good_keys_are_not(
     tmp_path: Path,
 ) -> None:

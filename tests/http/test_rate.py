@@ -88,3 +88,13 @@ def test_processes_that_were_forked_count_together() -> None:
         os._exit(0 if buckets.take(0, one_an_hour) == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert buckets.take(0, one_an_hour) > 0
+
+
+def test_what_was_used_up_is_remembered_for_as_long_as_it_counts(clock: Clock) -> None:
+    buckets, one_an_hour = Buckets(1), Rate(1 / 3_600, 1)
+    assert buckets.take(0, one_an_hour) == 0
+    for _ in range(11):
+        clock.now_s += 301
+        assert buckets.take(0, one_an_hour) > 0
+    clock.now_s += 301
+    assert buckets.take(0, one_an_hour) == 0
