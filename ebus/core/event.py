@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import accumulate, count, repeat
+from itertools import accumulate, count, islice, repeat
 from typing import Any, Self
 
 import msgspec
@@ -64,8 +64,8 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
         return cls(text, data, UNSET if timestamp is None else timestamp)
 
     def stamped(self, now: str) -> NewEvent:
-        """The event with `now` as its time stamp."""
-        return type(self)(self.type, self.data, now)
+        """The event with `now` as its time stamp, unless it has one already."""
+        return type(self)(self.type, self.data, now) if self.timestamp is UNSET else self
 
 
 class _ParsedEvent(NewEvent, frozen=True, gc=False):
@@ -116,10 +116,11 @@ def decode_event(wire: bytes) -> Event:
 def encode_events(events: Sequence[NewEvent], first_position: int, now: str) -> list[bytes]:
     """Each event as `encode_event` gives it, at positions from the first on."""
     if len(events) > _MANY:
+        further = iter(events)
         return [
             wire
             for at in range(0, len(events), _MANY)
-            for wire in encode_events(events[at : at + _MANY], first_position + at, now)
+            for wire in encode_events(list(islice(further, _MANY)), first_position + at, now)
         ]
     if len(events) < _FEW:
         return list(map(encode_event, events, count(first_position), repeat(now)))
@@ -171,7 +172,7 @@ def event_bytes(event: NewEvent) -> int:
 def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
     """Raise for the first reason why these events cannot be one append.
 
-    Every store calls this before it stores anything. Raises `InvalidBatch` for no events or
+    Raises `InvalidBatch` for no events or
     too many, `InvalidEvent` for one that is none, `EventTooLarge` for one that is too large.
     """
     if not events:

@@ -368,11 +368,15 @@ def check_range(
     )
 
 
+_PLAIN_SEQUENCES = (list, tuple)
+
+
 def refusals_of(writes: Sequence[Write], limits: Limits) -> list[InvalidInput | None]:
     """Why each of these writes cannot be done, if it cannot. Every store asks before it commits."""
     appends = [write.events for write in writes if isinstance(write, Append)]
     if (
         len(appends) > 1
+        and all(type(events) in _PLAIN_SEQUENCES for events in appends)
         and all(1 <= len(events) <= limits.max_batch_events for events in appends)
         and are_plainly_valid(list(chain.from_iterable(appends)), limits)
     ):

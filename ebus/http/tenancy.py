@@ -248,7 +248,7 @@ class Door:
         try:
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
-                scope.setdefault("state", {})["tenant"] = tenant
+                scope["state"]["tenant"] = tenant
                 await self._app(scope, receive, send)
             else:
                 answer = await call(route, tenant, scope, receive, self._config)

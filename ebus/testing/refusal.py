@@ -94,6 +94,11 @@ class Refusal(Suite):
             store.append([*numbered(1), thing])
         assert refusal.value.index == 1
 
+    def test_what_is_no_batch_harms_no_neighbour(self, store: TenantStore) -> None:
+        nothing: Any = None
+        answer = store.commit([Append(numbered(1)), Append(nothing), Append(numbered(1))])
+        assert [type(result) for result in answer] == [Appended, InvalidBatch, Appended]
+
     def test_an_empty_batch_is_refused(self, place: Place, store: TenantStore) -> None:
         store.append(numbered(2))
         with unchanged(place, ALICE, store), pytest.raises(InvalidBatch):

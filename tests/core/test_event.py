@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum, StrEnum
 
@@ -176,6 +177,12 @@ def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
 def test_many_events_are_encoded_as_each_of_them(events: list[NewEvent], first: int) -> None:
     each = [encode_event(event, first + at, "now") for at, event in enumerate(events)]
     assert encode_events(events, first, "now") == each
+
+
+def test_events_may_come_in_any_sequence() -> None:
+    events = deque([NewEvent.of("T", 1, "2024-01-01T00:00:00Z")] * 600)
+    each = [encode_event(event, 1 + at, "now") for at, event in enumerate(events)]
+    assert encode_events(events, 1, "now") == each
 
 
 class Kind(StrEnum):

@@ -85,6 +85,16 @@ def test_events_are_counted_one_by_one_and_in_batches(tmp_path: Path) -> None:
             assert {bob.post("/events", json=EVENT).status_code for _ in range(20)} == {200}
 
 
+def test_a_batch_that_is_no_batch_does_not_count_as_events(tmp_path: Path) -> None:
+    with (
+        server_with(tmp_path, alice={"max_events_per_second": 1}) as server,
+        client_of(server, "alice") as alice,
+    ):
+        assert alice.post("/events/batch", json=[EVENT] * 5_000).status_code == 400
+        assert alice.post("/events/batch", json=[]).status_code == 400
+        assert alice.post("/events", json=EVENT).status_code == 200
+
+
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
 def test_a_tenant_stores_no_more_events_than_it_may(tmp_path: Path, engine: str) -> None:
     with server_with(tmp_path, engine=engine, alice={"max_stored_events": 3}) as server:

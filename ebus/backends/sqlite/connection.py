@@ -69,6 +69,7 @@ def connect_for_reading(path: Path, *, busy_timeout_ms: int) -> apsw.Connection:
     """A connection to a database that exists, which refuses to write."""
     connection = connect(path, durability="normal", patience=Patience(busy_timeout_ms))
     refuse_to_write(connection)
+    leave_the_wal_behind(connection)  # it may be one that must not be written back
     return connection
 
 
@@ -199,7 +200,13 @@ def _translated(error: apsw.Error | OSError, path: Path) -> EbusError:
         return StoreBusy(f"{path} is held by another process")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreDamaged(f"{path} is damaged: {error}")
-    unusable = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)
+    unusable = (
+        apsw.IOError,
+        apsw.CantOpenError,
+        apsw.ReadOnlyError,
+        apsw.PermissionsError,
+        apsw.ConnectionClosedError,  # it could not be opened again
+    )
     if isinstance(error, unusable):
         return StoreUnavailable(f"{path} cannot be used: {error}")
     # What is stored does not fit what is expected of it.

@@ -179,6 +179,9 @@ class SqliteStore(
     def _commit(self, writes: Sequence[Write], *, waits: bool) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
         refusals = refusals_of(writes, self._limits)
+        if None not in refusals:
+            self._refuse_if_closed()
+            return [*refusals]
         with self._writing(waits=waits) as connection:
             layout = self._lay_out(writes, refusals, self._head, self._room(connection))
             if len(layout.blocks) == 1 and not layout.checkpoints:
@@ -223,6 +226,7 @@ class SqliteStore(
         first_position = head + 1
         results: list[Written] = []
         accepted: list[NewEvent] = []
+        encoded: list[bytes] = []
         checkpoints: list[tuple[str, int]] = []
         now = utc_now()
         for write, refusal in zip(writes, refusals, strict=True):
@@ -239,13 +243,15 @@ class SqliteStore(
                     raise StoreFull(f"{self._path} has no positions left")
                 over_quota = None
                 if room is not None:
-                    over_quota = room.take_events(encode_events(write.events, head + 1, now))
+                    wire = encode_events(write.events, head + 1, now)
+                    over_quota = room.take_events(wire)
+                    encoded += wire if over_quota is None else []
                 results.append(over_quota or Appended(head + 1, last))
                 if over_quota is None:
                     accepted += write.events
                     head = last
-        # All at once: one after the other they take several times as long.
-        encoded = encode_events(accepted, first_position, now)
+        if room is None:  # all at once: one after the other they take several times as long
+            encoded = encode_events(accepted, first_position, now)
         if len(encoded) == 1:
             blocks = [Block(first_position, first_position, b"", encoded[0])]
         else:
@@ -329,14 +335,11 @@ class SqliteStore(
             return reader.checkpoints()
 
     def quick_reads(self) -> SqliteQuickReads:
-        with driver_errors(self._path):
+        with self._readers_changed, driver_errors(self._path):  # none is open that is not known
+            self._refuse_if_closed()
             quick = SqliteQuickReads(self._path, self._limits)
-        with self._readers_changed:
-            if not self._closed:
-                self._quick_reads.append(quick)
-                return quick
-        quick.close()
-        raise StoreClosed(f"{self._path} is closed")
+            self._quick_reads.append(quick)
+            return quick
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._writing() as connection, transaction(connection):
@@ -454,6 +457,9 @@ class SqliteStore(
         self._close(leaves_wal=False)
 
     def put_away(self) -> None:
+        with self._write_lock, driver_errors(self._path):
+            if self._may_hold_refused and not self._closed:
+                self._overwrite_refused()  # or else who opens the file again finds it
         self._close(leaves_wal=True)
 
     def _close(self, *, leaves_wal: bool) -> None:
@@ -489,7 +495,8 @@ class SqliteStore(
         with suppress(OSError):  # a file that is gone: closing tells
             resting = Resting.of(self._path, wal_pages=back.wal_pages, is_doubtful=back.is_doubtful)
             if resting.identity == self._identity:
-                leave_the_wal_behind(self._writer)
+                with suppress(apsw.ConnectionClosedError):  # it could not be opened again
+                    leave_the_wal_behind(self._writer)
                 self.resting = resting
 
 

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -74,8 +74,10 @@ class WriteBack:
             self._is_due = True
             self._due_since_s = time.monotonic()
             self._ended.clear()
-            with suppress(RuntimeError):  # no thread could be started: it waits for the next
+            try:
                 self._threads.submit(self._run)
+            except RuntimeError:  # no thread could be started: the next commit tries again
+                self._is_due = False
 
     @property
     def is_far_behind(self) -> bool:
@@ -121,18 +123,18 @@ class WriteBack:
         all, a WAL that is always written to would never be written back to its end; so the
         little that is left is written back while the writers wait.
         """
-        connection = connect_for_checkpoints(self._path)
         try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            with self._write_lock:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                self.wal_pages = 0
+            with closing(connect_for_checkpoints(self._path)) as connection:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                with self._write_lock:
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                    self.wal_pages = 0
         except apsw.IOError:
+            # Said once the connection is closed: while one is open, SQLite does not forget what
+            # it counts as written back, and who begins anew closes all the others.
             self.is_doubtful = True
             raise
-        finally:
-            connection.close()
 
     def write_anew(self, connection: apsw.Connection) -> None:
         """Make the WAL durable as it is. To be called with the write lock held."""

@@ -37,7 +37,8 @@ def event_routes(config: Config) -> list[Route]:
 
     async def append_batch(call: Call) -> Answer:
         events = decode_batch(call.body)
-        if call.tenant.events is not None:
+        # One with no events or too many is refused below, and does not count.
+        if call.tenant.events is not None and 1 <= len(events) <= limits.max_batch_events:
             call.tenant.events.charge(len(events))
         appended = await call.tenant.store.append(events, held_bytes=len(call.body))
         return Answer(
