@@ -391,7 +391,9 @@ def _refusal_of(write: Write, limits: Limits) -> InvalidInput | None:
         else:
             check_checkpoint(write.name, write.position, limits)
     except InvalidInput as refusal:
-        return refusal
+        # Without where it was raised: from there it would lead to itself, among other answers,
+        # and keep the events until the garbage collector comes by.
+        return refusal.with_traceback(None)
     return None
 
 

@@ -99,6 +99,12 @@ def problem_of(error: Exception) -> Problem:
         return error
     if isinstance(error, HTTPException):
         return _problem_of_routing(error)
+    problem = _problem_of_error(error)
+    _let_go(error)
+    return problem
+
+
+def _problem_of_error(error: Exception) -> Problem:
     meaning = next(
         (MEANINGS[kind] for kind in type(error).__mro__ if kind in MEANINGS),
         None,
@@ -112,6 +118,17 @@ def problem_of(error: Exception) -> Problem:
     if meaning.retry_after_s is not None:
         headers["Retry-After"] = str(meaning.retry_after_s)
     return Problem(meaning.status, error.code, meaning.detail or _place(error), headers)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what was at hand where an error came from, such as a body.
+
+    Those who wait for one commit share its error, and from where it was raised it leads to their
+    answers and so to itself: only the garbage collector would free it, when it comes by.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _place(error: EbusError) -> str:
@@ -131,6 +148,11 @@ def without_index(error: InvalidEvent) -> Problem:
 
 _ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
 _ROUTING_DETAILS = {404: "There is nothing at this path", 405: "Method not allowed"}
+
+
+def nothing_there() -> Problem:
+    """The problem of a path that leads nowhere."""
+    return Problem(404, _ROUTING_CODES[404], _ROUTING_DETAILS[404])
 
 
 def _problem_of_routing(error: HTTPException) -> Problem:

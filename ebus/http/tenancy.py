@@ -28,7 +28,7 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Bodies, Body
 from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
 from ebus.http.endpoint import Call, Route, needed_scope
-from ebus.http.problems import Problem, problem_of
+from ebus.http.problems import Problem, nothing_there, problem_of
 from ebus.http.rate import Buckets
 from ebus.http.tenant import Meter, Tenant
 from ebus.http.wire import read_body
@@ -37,6 +37,10 @@ logger = logging.getLogger("ebus.http")
 
 OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
+
+
+MAX_PATH_CHARS = 1_024
+"""Longer than any path that leads somewhere. The router remembers the last 1,024 that it saw."""
 
 
 class Tenancy:
@@ -90,6 +94,9 @@ class Tenancy:
         if entry is None:
             raise self._failures.problem(peer, headers)
         if entry.is_bounded:
+            if entry.has_ended():
+                ended = unauthorized("key_expired", "This API key has expired")
+                raise self._failures.problem(peer, headers, ended)
             entry.check(needed_scope(method, path))
         tenant = entry.tenant
         return Tenant(tenant.name, await self._borrow(tenant), entry.events)
@@ -135,11 +142,15 @@ class _Entry(msgspec.Struct, frozen=True):
     is_bounded: bool
     """Whether there is anything for `check` to look at."""
 
+    def has_ended(self) -> bool:
+        expires_at_s = self.key.expires_at_s
+        return expires_at_s is not None and expires_at_s <= time.time()
+
     def check(self, needs: Scope | None) -> None:
-        """Raises `Problem` 401, 403 or 429, unless one more request is allowed."""
-        expires_at_s, scope = self.key.expires_at_s, self.key.scope
-        if expires_at_s is not None and expires_at_s <= time.time():
-            raise unauthorized("key_expired", "This API key has expired")
+        """Raises `Problem` 403 or 429, unless one more request is allowed."""
+        if self.requests is not None:
+            self.requests.charge(1)
+        scope = self.key.scope
         if needs is not None and scope not in {"both", needs}:
             raise Problem(
                 403,
@@ -147,8 +158,6 @@ class _Entry(msgspec.Struct, frozen=True):
                 f"This API key may only {scope}",
                 {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
             )
-        if self.requests is not None:
-            self.requests.charge(1)
 
 
 def _entries(config: Config, counters: Counters) -> Iterator[tuple[bytes, _Entry]]:
@@ -179,11 +188,12 @@ class FailedKeys:
         self._buckets = buckets
         self._trusted = config.trusted_proxies
 
-    def problem(self, peer: Peer, headers: Headers) -> Problem:
+    def problem(self, peer: Peer, headers: Headers, problem: Problem | None = None) -> Problem:
+        """Of one more such key: this one, or else that it is none."""
         address = client_address(peer, headers, self._trusted)
         wait_s = self._buckets.take(_bucket_of(address), self._rate)
         if not wait_s:
-            return unauthorized("key_invalid", "Invalid API key")
+            return problem or unauthorized("key_invalid", "Invalid API key")
         return Problem(
             429,
             "too_many_failed_keys",
@@ -247,6 +257,8 @@ class Door:
         body = scope.setdefault("state", {})["body"] = Body(self._tenancy.bodies, tenant.name)
         try:
             route = self._routes.get((scope["method"], scope["path"]))
+            if len(scope["path"]) > MAX_PATH_CHARS:
+                raise nothing_there()
             if route is None:
                 scope["state"]["tenant"] = tenant
                 await self._app(scope, receive, send)

@@ -154,6 +154,22 @@ def test_a_key_opens_nothing_from_its_end_on(tmp_path: Path) -> None:
 # Addresses that try too many keys
 
 
+def test_a_key_that_has_ended_counts_as_one_that_opens_nothing(tmp_path: Path) -> None:
+    ended = {"name": "ended", "api_key": "o" * 40, "expires_at": "2020-01-01"}
+    tenants = [{"name": "alice", "api_keys": [ended]}]
+    config = {"engine": "memory", "tenants": tenants, **FEW}
+    write_config(tmp_path / "tenants.yaml", config)
+    with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
+        assert statuses(server, ["o" * 40] * 5) == [401] * 3 + [429] * 2
+
+
+def test_a_request_beyond_a_keys_scope_counts_as_one(tmp_path: Path) -> None:
+    limits = {"tenant_limits": {"max_requests_per_second": 0.01, "max_request_burst": 2}}
+    with server_with(tmp_path, **limits) as server, client_of(server, KEYS["reads"]) as reads:
+        found = [reads.post("/events", json=EVENT).status_code for _ in range(3)]
+        assert found == [403, 403, 429]
+
+
 def statuses(server: LiveServer, keys: list[str], **headers: str) -> list[int]:
     with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
         return [client.get("/position", headers={"X-API-Key": key}).status_code for key in keys]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -15,6 +16,8 @@ MAX_GROWTH_BYTES = 10 * 2**20
 """Less than what so many requests of a kind, or their answers, would take if they were kept."""
 
 EVENT = {"type": "OrderPlaced", "data": {"order": "x" * 200}, "timestamp": "2024-01-01T00:00:00Z"}
+TOO_LARGE = b'{"type":"T","data":"%b"}' % (b"x" * 4_000_000)
+TOO_LONG = b'{"type":"%b","data":1}' % (b"T" * 4_000_000)
 LARGE = {"type": "OrderPlaced", "data": "x" * 60_000}
 
 
@@ -36,6 +39,12 @@ REQUESTS: dict[str, Callable[[httpx.Client], httpx.Response]] = {
     "a batch that is refused": lambda client: client.post(
         "/events/batch", json=[*[EVENT] * 500, {"type": "", "data": 1}]
     ),
+    "a batch of too many": lambda client: client.post("/events/batch", json=[EVENT] * 1_001),
+    "an event that is too large": lambda client: client.post("/events", content=TOO_LARGE),
+    "a type that is too long": lambda client: client.post("/events", content=TOO_LONG),
+    "a path that leads nowhere": lambda client: client.put(
+        f"/subscriptions/%F0%9F%98%80{time.monotonic_ns()}{'y' * 60_000}/position", content=b""
+    ),
     "a body that is no JSON": lambda client: client.post("/events", content=b"{" * 60_000),
     "a range": lambda client: client.get("/events?from=1&to=500"),
     "a stream": lambda client: client.get("/events/stream?from=1"),
@@ -45,7 +54,15 @@ REQUESTS: dict[str, Callable[[httpx.Client], httpx.Response]] = {
 }
 
 
-STATUSES = {"a batch that is refused": 400, "a body that is no JSON": 400, "a wrong key": 401}
+STATUSES = {
+    "a batch that is refused": 400,
+    "a batch of too many": 400,
+    "an event that is too large": 413,
+    "a type that is too long": 400,
+    "a path that leads nowhere": 404,
+    "a body that is no JSON": 400,
+    "a wrong key": 401,
+}
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
