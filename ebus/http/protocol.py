@@ -302,6 +302,7 @@ class EbusProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in _VERSIONS:
             raise Problem(400, "bad_request", "Speak HTTP/1.1")
         self._check_host()
+        self._check_transfer_codings()
         if len(self.pipeline) >= self.config.max_pipelined_requests:
             raise _EnoughWaits
         self._take_the_long_way()
@@ -313,6 +314,13 @@ class EbusProtocol(HttpToolsProtocol):
             return
         if len(hosts) != 1 or not self._is_host(hosts[0]):
             raise Problem(400, "bad_request", "Send one Host header, with a host and its port")
+
+    def _check_transfer_codings(self) -> None:
+        """Raises `Problem` 400 for a coding that would not be undone (RFC 9112, 6.1)."""
+        values = [value for name, value in self.headers if name == b"transfer-encoding"]
+        codings = [coding.strip().lower() for coding in b",".join(values).split(b",")]
+        if values and [coding for coding in codings if coding] != [b"chunked"]:
+            raise Problem(400, "bad_request", "The one Transfer-Encoding that works is chunked")
 
     def _is_host(self, host: bytes | None) -> bool:
         """Whether it can be one. The next request will have the same, and need not ask."""

@@ -58,6 +58,8 @@ CODINGS = {
     "chunks and a length for a GET": get(CHUNKED, b"Content-Length: 5") + b"0\r\n\r\n",
     "chunked twice": post(b"Transfer-Encoding: chunked, chunked", body=CHUNKS),
     "chunked in two fields": post(CHUNKED, CHUNKED, body=CHUNKS),
+    "gzip, and then chunked": post(b"Transfer-Encoding: gzip, chunked", body=CHUNKS),
+    "an unknown coding, and then chunked": post(b"Transfer-Encoding: x,chunked", body=CHUNKS),
     "chunked, and then gzip": post(b"Transfer-Encoding: chunked, gzip", body=CHUNKS),
     "chunked, and then nothing": post(b"Transfer-Encoding: chunked, identity", body=CHUNKS),
     "chunked, and nothing in another field": post(
