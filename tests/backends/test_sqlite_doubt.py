@@ -163,3 +163,17 @@ def test_appends_that_are_all_refused_wait_for_nobody(alice: SqliteStore, tmp_pa
     assert [type(result).__name__ for result in results] == ["InvalidBatch", "InvalidEvent"]
     holder.execute("ROLLBACK")
     holder.close()
+
+
+def test_nothing_is_acknowledged_once_the_wal_is_gone(
+    engine: SqliteEngine, alice: SqliteStore, tmp_path: Path
+) -> None:
+    alice.append([EVENT])
+    (tmp_path / "data" / "alice.db-wal").unlink()
+    with pytest.raises(StoreUnavailable):
+        alice.append([EVENT])
+    with pytest.raises(StoreUnavailable):
+        engine.check_health()
+    engine.close()
+    with SqliteEngine(tmp_path / "data") as again:
+        assert again.open("alice").head() == 1

@@ -122,6 +122,7 @@ class SqliteStore(
     ) -> None:
         self._path = path
         self._file = str(path)
+        self._wal = f"{path}-wal"
         self._limits = limits
         self._quota = NO_QUOTA
         self._may_hold_refused = False
@@ -151,6 +152,7 @@ class SqliteStore(
                     raise StoreForeign(f"{path} is not a file of ebus")
                 self._head: int = self._writer.execute(HEAD).get
                 self._identity = _identity(self._file)
+                self._wal_identity = _identity(self._wal)
             except BaseException:
                 self._writer.close()
                 raise
@@ -441,12 +443,16 @@ class SqliteStore(
                 self._readers_changed.notify_all()
 
     def check_in_place(self) -> None:
-        """Raise `StoreUnavailable` when the file that is open is no longer the one at its path.
+        """Raise `StoreUnavailable` when a file that is open is no longer the one at its path.
 
-        What is written to a file that was deleted or moved away would be lost.
+        What is written to a file that was deleted or moved away would be lost, and commits are
+        written to the WAL.
         """
         with driver_errors(self._path):
-            if _identity(self._file) != self._identity:
+            if (
+                _identity(self._file) != self._identity
+                or _identity(self._wal) != self._wal_identity
+            ):
                 raise StoreUnavailable(f"{self._path} is not the file that was opened any more")
 
     def _refuse_if_closed(self) -> None:
