@@ -172,8 +172,8 @@ def event_bytes(event: NewEvent) -> int:
 def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
     """Raise for the first reason why these events cannot be one append.
 
-    Raises `InvalidBatch` for no events or
-    too many, `InvalidEvent` for one that is none, `EventTooLarge` for one that is too large.
+    Raises `InvalidBatch` for no events or too many, `InvalidEvent` for one that is none,
+    `EventTooLarge` for one that is too large.
     """
     if not events:
         raise InvalidBatch("a batch holds at least one event")
