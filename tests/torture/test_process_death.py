@@ -154,13 +154,20 @@ def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
 # Two workers
 
 
+ESTABLISHED = "01"
+"""As /proc/net/tcp has it."""
+
+
 def worker_of(connection_port: int, server: LiveServer) -> int:
     """The worker that serves the connection from this port of ours."""
     ends = f":{server.port:04X}", f":{connection_port:04X}"
     for worker in workers_of(server):
         lines = Path(f"/proc/{worker}/net/tcp").read_text().splitlines()[1:]
         fields = [line.split() for line in lines]
-        [inode] = [it[9] for it in fields if (it[1][-5:], it[2][-5:]) == ends]
+        # One that ended a while ago may have had the same ports.
+        [inode] = [
+            it[9] for it in fields if (it[1][-5:], it[2][-5:]) == ends and it[3] == ESTABLISHED
+        ]
         for file in Path(f"/proc/{worker}/fd").iterdir():
             with suppress(FileNotFoundError):
                 if os.readlink(file) == f"socket:[{inode}]":
