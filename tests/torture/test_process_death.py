@@ -164,10 +164,11 @@ def worker_of(connection_port: int, server: LiveServer) -> int:
     for worker in workers_of(server):
         lines = Path(f"/proc/{worker}/net/tcp").read_text().splitlines()[1:]
         fields = [line.split() for line in lines]
-        # One that ended a while ago may have had the same ports.
-        [inode] = [
+        # One that ended a while ago may have had the same ports; and while connections come and
+        # go, one of them may stand in the table twice.
+        [inode] = {
             it[9] for it in fields if (it[1][-5:], it[2][-5:]) == ends and it[3] == ESTABLISHED
-        ]
+        }
         for file in Path(f"/proc/{worker}/fd").iterdir():
             with suppress(FileNotFoundError):
                 if os.readlink(file) == f"socket:[{inode}]":
