@@ -7,7 +7,18 @@
     │   │   └── EventTooLarge     well formed, but over its size limit
     │   ├── InvalidBatch          no events, or more than one append may hold
     │   ├── InvalidRange          a start, stop or limit that is none
-    │   └── InvalidCheckpoint     a checkpoint's name or position that is none
+    │   ├── InvalidFilter         a filter that cannot be one
+    │   ├── InvalidExpectation    an expectation that cannot be one
+    │   ├── InvalidCheckpoint     a checkpoint's name or position that is none
+    │   └── InvalidLease          a lease's bounds that are none
+    ├── Conflict                  what is stored says otherwise; knows the current value
+    │   ├── IdConflict            an event with this id is stored, with other content
+    │   ├── PositionConflict      the log is not at the position that was expected
+    │   ├── VersionConflict       a stream is not at the version that was expected
+    │   ├── MatchConflict         an event came that was not to have come
+    │   ├── CheckpointConflict    a checkpoint is not at the position that was expected
+    │   ├── LeaseLost             it has ended: its events are somebody else's now
+    │   └── TooManyParked         so much of a subscription has failed that it stands still
     ├── EngineError               the engine itself cannot be had
     │   ├── UnknownEngine
     │   └── EngineNotInstalled
@@ -23,7 +34,7 @@
         ├── StoreForeign          the file is somebody else's
         └── StoreNewer            a newer ebus wrote it
 
-`InvalidInput` carries a message made for the caller. The messages of
+`InvalidInput` and `Conflict` carry a message made for the caller. The messages of
 `StoreError` and `StoreRefused` are for the operator: they may name files, so no server
 passes them on to its clients.
 """
@@ -61,6 +72,18 @@ class InvalidCheckpoint(InvalidInput):
     code = "invalid_checkpoint"
 
 
+class InvalidFilter(InvalidInput):
+    code = "invalid_filter"
+
+
+class InvalidExpectation(InvalidInput):
+    code = "invalid_expectation"
+
+
+class InvalidLease(InvalidInput):
+    code = "invalid_lease"
+
+
 class InvalidEvent(InvalidInput):
     """One event of an append is not an event.
 
@@ -82,6 +105,63 @@ class EventTooLarge(InvalidEvent):
     """One event is over its size limit. Nothing is wrong with its form."""
 
     code = "event_too_large"
+
+
+class Conflict(EbusError):
+    """What is stored is not what the caller took it to be. Nothing was changed.
+
+    `current` is what it is: a position or a version; None where there is none to tell.
+    """
+
+    code = "conflict"
+
+    def __init__(self, problem: str, *, current: int | None = None) -> None:
+        self.current = current
+        super().__init__(problem)
+
+
+class IdConflict(Conflict):
+    """`current` is the position of the stored event, `index` which event of the append it is."""
+
+    code = "id_conflict"
+
+    def __init__(self, problem: str, *, current: int | None = None, index: int = 0) -> None:
+        self.index = index
+        super().__init__(problem, current=current)
+
+
+class PositionConflict(Conflict):
+    """`current` is the head."""
+
+    code = "position_conflict"
+
+
+class VersionConflict(Conflict):
+    """`current` is the version of the stream, 0 when it has no events."""
+
+    code = "version_conflict"
+
+
+class MatchConflict(Conflict):
+    """`current` is the position of an event that matches."""
+
+    code = "match_conflict"
+
+
+class CheckpointConflict(Conflict):
+    """`current` is the saved position, 0 when none ever was."""
+
+    code = "checkpoint_conflict"
+
+
+class LeaseLost(Conflict):
+    code = "lease_lost"
+
+
+class TooManyParked(Conflict):
+    """`current` is how many ranges are parked."""
+
+    code = "too_many_parked"
 
 
 class EngineError(EbusError):

@@ -7,10 +7,10 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 from functools import lru_cache
-from itertools import accumulate, count, islice, repeat
+from itertools import accumulate, chain, count, islice, repeat
 from typing import Any, Self
 
 import msgspec
@@ -38,15 +38,32 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     UTF-8, kept byte for byte. `timestamp` is RFC 3339 with an offset and at most nine
     decimals, kept as it is written; left out, it is the clock's at the time of the append.
 
+    `id` is the client's own name for the event, 1 to 255 characters, and unique within the
+    tenant: to append it once more changes nothing. `stream` names the entity that the event is
+    about, 1 to 255 characters; within it the event gets the next version. `metadata` is a flat
+    map of texts, at most 16 KiB as JSON. None of them holds control characters but metadata.
+
     Making one checks nothing: a store checks what it is given when it is appended.
     """
 
     type: str
     data: Raw
     timestamp: str | UnsetType = UNSET
+    id: str | None = None
+    stream: str | None = None
+    metadata: dict[str, str] | None = None
 
     @classmethod
-    def of(cls, type: str, value: Any, timestamp: str | datetime | None = None) -> Self:
+    def of(
+        cls,
+        type: str,
+        value: Any,
+        timestamp: str | datetime | None = None,
+        *,
+        id: str | None = None,
+        stream: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> Self:
         """An event whose data is `value` as JSON: anything that msgspec can encode.
 
         `type` may be a member of an enumeration of texts, `timestamp` text or an aware datetime.
@@ -61,11 +78,18 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
         if isinstance(timestamp, datetime):
             timestamp = timestamp.isoformat()
         text = str.__str__(type) if isinstance(type, str) else type
-        return cls(text, data, UNSET if timestamp is None else timestamp)
+        return cls(text, data, UNSET if timestamp is None else timestamp, id, stream, metadata)
 
     def stamped(self, now: str) -> NewEvent:
         """The event with `now` as its time stamp, unless it has one already."""
-        return type(self)(self.type, self.data, now) if self.timestamp is UNSET else self
+        if self.timestamp is not UNSET:
+            return self
+        return type(self)(self.type, self.data, now, self.id, self.stream, self.metadata)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing but a type, data and a time stamp."""
+        return self.id is None and self.stream is None and self.metadata is None
 
 
 class _ParsedEvent(NewEvent, frozen=True, gc=False):
@@ -75,13 +99,20 @@ class _ParsedEvent(NewEvent, frozen=True, gc=False):
     """
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event that is stored: `position` counts from 1 within its tenant."""
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An event that is stored: `position` counts from 1 within its tenant.
+
+    `version` counts from 1 within its stream; it has one exactly when it has a stream.
+    """
 
     position: int
     type: str
     data: Raw
     timestamp: str
+    id: str | None = None
+    stream: str | None = None
+    version: int | None = None
+    metadata: dict[str, str] | None = None
 
     def value(self) -> Any:
         """The data as Python objects. Numbers become int or float; `data` has every digit."""
@@ -95,17 +126,40 @@ _encode_json = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
-def encode_event(event: NewEvent | Event, position: int, now: str) -> bytes:
+class _Plain(msgspec.Struct, frozen=True, gc=False):
+    """An event as it goes over the wire, without what few have."""
+
+    position: int
+    type: str
+    data: Raw
+    timestamp: str
+
+
+def encode_event(
+    event: NewEvent | Event, position: int, now: str, version: int | None = None
+) -> bytes:
     """The event as the JSON object that goes over the wire. It must have been checked.
 
-    `now` is the time stamp of an event that has none.
+    `now` is the time stamp of an event that has none, `version` its version within its stream.
     """
-    return b'{"position":%d,"type":%b,"data":%b,"timestamp":"%b"}' % (
+    wire = b'{"position":%d,"type":%b,"data":%b,"timestamp":"%b"}' % (
         position,
         _encode_json(event.type),
         event.data,
         (now if event.timestamp is UNSET else event.timestamp).encode("ascii"),
     )
+    if event.id is None and event.stream is None and event.metadata is None:
+        return wire
+    return wire[:-1] + b"".join(_further_members(event, version)) + b"}"
+
+
+def _further_members(event: NewEvent | Event, version: int | None) -> Iterator[bytes]:
+    if event.id is not None:
+        yield b',"id":' + _encode_json(event.id)
+    if event.stream is not None:
+        yield b',"stream":%b,"version":%d' % (_encode_json(event.stream), version or 0)
+    if event.metadata is not None:
+        yield b',"metadata":' + _encode_json(event.metadata)
 
 
 def decode_event(wire: bytes) -> Event:
@@ -113,8 +167,18 @@ def decode_event(wire: bytes) -> Event:
     return _decode_event(wire)
 
 
-def encode_events(events: Sequence[NewEvent], first_position: int, now: str) -> list[bytes]:
-    """Each event as `encode_event` gives it, at positions from the first on."""
+def encode_events(
+    events: Sequence[NewEvent],
+    first_position: int,
+    now: str,
+    versions: Sequence[int | None] | None = None,
+) -> list[bytes]:
+    """Each event as `encode_event` gives it, at positions from the first on.
+
+    Without `versions`, one for each event, all of them must be plain.
+    """
+    if versions is not None:
+        return list(map(encode_event, events, count(first_position), repeat(now), versions))
     if len(events) > _MANY:
         further = iter(events)
         return [
@@ -128,7 +192,7 @@ def encode_events(events: Sequence[NewEvent], first_position: int, now: str) -> 
     datas = [event.data for event in events]
     times = [now if event.timestamp is UNSET else event.timestamp for event in events]
     # From a list: of what an iterator hands it, msgspec 0.22 lets nothing go again.
-    positioned = list(map(Event, count(first_position), types, datas, times))
+    positioned = list(map(_Plain, count(first_position), types, datas, times))
     # All by one call. But data may hold line breaks of its own.
     lines = _encode_lines(positioned).split(b"\n")
     if len(lines) != len(events) + 1:
@@ -165,12 +229,17 @@ def checked_utf8(body: bytes) -> bytes:
 
 
 def event_bytes(event: NewEvent) -> int:
-    """The size that `Limits.max_event_bytes` bounds: bytes of the data, and characters else."""
+    """The size that `Limits.max_event_bytes` bounds: bytes of the data, and characters else.
+
+    What has bounds of its own does not count: metadata, id and stream.
+    """
     return len(event.data) + len(event.type) + len(event.timestamp or "")
 
 
-def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
+def check_events(events: Sequence[NewEvent], limits: Limits) -> bool:
     """Raise for the first reason why these events cannot be one append.
+
+    Says whether all of them are plain.
 
     Raises `InvalidBatch` for no events or too many, `InvalidEvent` for one that is none,
     `EventTooLarge` for one that is too large.
@@ -179,12 +248,14 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> None:
         raise InvalidBatch("a batch holds at least one event")
     if len(events) > limits.max_batch_events:
         raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
-    if len(events) < _FEW or not are_plainly_valid(events, limits):
-        _check_each(events, limits)
+    if len(events) >= _FEW and are_plainly_valid(events, limits):
+        return True
+    _check_each(events, limits)
+    return all([event.is_plain for event in events])
 
 
 def are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
-    """Whether it can be told of all events at once that nothing is wrong with any of them.
+    """Whether it can be told of all events at once that they are plain, and valid.
 
     False says nothing. It looks at one property of all events after the other, so that the loops
     are C's: a fraction of what looking at each event costs.
@@ -193,6 +264,12 @@ def are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
         return True
     classes = set(map(type, events))
     if not classes <= {NewEvent, _ParsedEvent}:
+        return False
+    if [
+        0
+        for event in events
+        if event.id is not None or event.stream is not None or event.metadata is not None
+    ]:
         return False
     types = [event.type for event in events]
     times = [event.timestamp for event in events if event.timestamp is not UNSET]
@@ -244,7 +321,7 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
             raise InvalidEvent("is not a NewEvent", index=index)
         event_type, timestamp = event.type, event.timestamp
         if type(event_type) is not str or event_type not in good_types:
-            _check_type(event_type, limits, index)
+            check_text(event_type, limits.max_type_chars, index=index, field="type")
             good_types.add(event_type)
         if timestamp is not UNSET and not (type(timestamp) is str and is_timestamp(timestamp)):
             raise InvalidEvent(
@@ -263,6 +340,8 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
         if len(event.data) > max_depth and nests_deeper(bytes(event.data), max_depth):
             problem = f"nests deeper than {max_depth} levels"
             raise InvalidEvent(problem, index=index, field="data")
+        if not event.is_plain:
+            _check_further_members(event, limits, index)
         if type(event) is _ParsedEvent:
             continue
         data = bytes(event.data)
@@ -282,20 +361,40 @@ _parse_json = msgspec.json.Decoder(Raw).decode
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def _check_type(text: str, limits: Limits, index: int) -> None:
+def check_text(text: Any, max_chars: int, *, index: int = 0, field: str) -> None:
+    """Raise `InvalidEvent` unless this is text as a type, an id or a stream may be."""
     if type(text) is not str:  # of a class derived from it the encoder knows nothing
-        raise InvalidEvent("must be text, a str", index=index, field="type")
+        raise InvalidEvent("must be text, a str", index=index, field=field)
     if not text:
-        raise InvalidEvent("must not be empty", index=index, field="type")
-    if len(text) > limits.max_type_chars:
-        problem = f"has {len(text)} characters, at most {limits.max_type_chars} are allowed"
-        raise InvalidEvent(problem, index=index, field="type")
+        raise InvalidEvent("must not be empty", index=index, field=field)
+    if len(text) > max_chars:
+        problem = f"has {len(text)} characters, at most {max_chars} are allowed"
+        raise InvalidEvent(problem, index=index, field=field)
     if CONTROL_CHARACTER.search(text):
-        raise InvalidEvent("must not hold control characters", index=index, field="type")
+        raise InvalidEvent("must not hold control characters", index=index, field=field)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidEvent("must not hold lone surrogates", index=index, field="type") from None
+        raise InvalidEvent("must not hold lone surrogates", index=index, field=field) from None
+
+
+def _check_further_members(event: NewEvent, limits: Limits, index: int) -> None:
+    if event.id is not None:
+        check_text(event.id, limits.max_event_id_chars, index=index, field="id")
+    if event.stream is not None:
+        check_text(event.stream, limits.max_stream_chars, index=index, field="stream")
+    metadata: Any = event.metadata
+    if metadata is None:
+        return
+    if type(metadata) is not dict or set(map(type, chain(*metadata.items()))) - {str}:
+        raise InvalidEvent("must be a flat map of texts", index=index, field="metadata")
+    try:
+        size = len(_encode_json(metadata))
+    except UnicodeEncodeError:
+        raise InvalidEvent("must not hold lone surrogates", index=index, field="metadata") from None
+    if size > limits.max_metadata_bytes:
+        problem = f"metadata has {size} bytes, at most {limits.max_metadata_bytes} are allowed"
+        raise EventTooLarge(problem, index=index)
 
 
 _TIMESTAMP = re.compile(
@@ -314,6 +413,22 @@ def is_timestamp(text: str) -> bool:
     day = text[8:10]
     return day <= "28" or int(day) <= _days_in(int(text[:4]), int(text[5:7]))
 
+
+def instant_ns(timestamp: str) -> int:
+    """A time stamp, for which `is_timestamp` holds, as nanoseconds since 1970 in UTC."""
+    day = date(max(1, int(timestamp[:4])), int(timestamp[5:7]), int(timestamp[8:10]))
+    seconds = (day.toordinal() - _EPOCH) * 86_400
+    seconds += int(timestamp[11:13]) * 3_600 + int(timestamp[14:16]) * 60 + int(timestamp[17:19])
+    rest = timestamp[19:]
+    offset = "" if rest.endswith("Z") else rest[-6:]
+    decimals = rest.removesuffix("Z").removesuffix(offset).removeprefix(".")
+    if offset:
+        away = int(offset[1:3]) * 3_600 + int(offset[4:6]) * 60
+        seconds -= away if offset[0] == "+" else -away
+    return seconds * 1_000_000_000 + int(decimals.ljust(9, "0"))
+
+
+_EPOCH = date(1970, 1, 1).toordinal()
 
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 

@@ -45,8 +45,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes after which a page is cut, so that pages of large events stay small in memory."""
 
     max_type_chars: int = 255
+    max_event_id_chars: int = 255
+    max_stream_chars: int = 255
+
+    max_metadata_bytes: int = 16 * KIB
+    """Size of one event's metadata as JSON."""
+
     max_tenant_name_chars: int = 100
     max_subscription_id_chars: int = 255
+
+    max_tenant_tails: int = 1_024
+    """Requests of one tenant, in one server process, that wait for events to come."""
+
+    max_wait_s: int = 60
+    """How long a request may wait for an event to come, in seconds; a tail has no such bound."""
+
+    max_leases: int = 1_000
+    """Ranges of one subscription that are leased, or wait for their turn once more."""
+
+    max_parked: int = 1_000
+    """Ranges of one subscription that failed too often; with more, it gives out no leases."""
 
     max_json_depth: int = 512
     """How deeply arrays and objects may nest within an event's data."""

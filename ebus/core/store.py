@@ -7,16 +7,21 @@ see every position below n. Stores are synchronous and may be called from severa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
+from ebus.core import consumers
+from ebus.core.consumers import Lease, Subscription
 from ebus.core.errors import (
     EbusError,
     InvalidCheckpoint,
+    InvalidEvent,
+    InvalidExpectation,
     InvalidInput,
     InvalidRange,
     QuotaExceeded,
@@ -27,42 +32,111 @@ from ebus.core.event import (
     NewEvent,
     are_plainly_valid,
     check_events,
+    check_text,
 )
+from ebus.core.filter import Filter, check_filter
 from ebus.core.limits import MAX_POSITION, Limits
+
+LOOK_AGAIN_S = 0.05
+"""How often a store looks whether another process has appended, while somebody waits."""
+
+
+class NoneAfter(msgspec.Struct, frozen=True):
+    """That no event which matches any of the filters came after a position.
+
+    The filters are of types and streams, 1 to 100 of them.
+    """
+
+    position: int
+    filters: tuple[Filter, ...]
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be true of the log for an append to be stored. Without anything set, nothing."""
+
+    position: int | None = None
+    """The head is exactly this; 0 for an empty log."""
+
+    versions: Mapping[str, int] = {}
+    """Each of these streams is at exactly this version; 0 for one without events."""
+
+    none_after: NoneAfter | None = None
+    """The general form (a dynamic consistency boundary)."""
 
 
 class Append(msgspec.Struct, frozen=True):
     """Events that are stored together or not at all."""
 
     events: Sequence[NewEvent]
+    expect: Expectation | None = None
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True):
-    """A position that is saved under a name: 0 to 2**63 - 1, before or beyond the head."""
+    """A position that is saved under a name: 0 to 2**63 - 1, before or beyond the head.
+
+    With `expected` it is saved only if that is the position until then, 0 when none was saved.
+    """
 
     name: str
     position: int
+    expected: int | None = None
 
 
-Write = Append | SaveCheckpoint
+class ChangeSubscription(msgspec.Struct, frozen=True):
+    """What a consumer does with its leases: see `ebus.core.consumers`."""
+
+    name: str
+    change: consumers.Change
+
+
+Write = Append | SaveCheckpoint | ChangeSubscription
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where one event of an append is."""
+
+    position: int
+    version: int | None
+    """Within its stream, from 1; None without a stream."""
+    timestamp: str
+    is_duplicate: bool
+    """It was there before: an event with the same id and the same content."""
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """Where an append's events are: `first_position` to `last_position`, both inclusive."""
+    """Where an append's events are: `first_position` to `last_position`, both inclusive.
+
+    Events that were there before may lie anywhere at or below; then these are the first and the
+    last of all. `events` tells of each event, when any of them has an id or a stream.
+    """
 
     first_position: int
     last_position: int
+    events: tuple[Placed, ...] = ()
+
+    @property
+    def duplicates(self) -> int:
+        """How many of the events were there before."""
+        return sum(event.is_duplicate for event in self.events)
 
 
-Written = Appended | EbusError | None
-"""What became of a write."""
+Written = Appended | EbusError | object
+"""What became of a write: None for a checkpoint, a consumer's answer, or why it was refused."""
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """A stream, and the version of its last event."""
+
+    stream: str
+    version: int
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Events in the order of their positions.
+    """Events in the order of their positions, or backwards.
 
-    `next` is the position to go on from when a bound cut the page short and there was more
-    to read; None when the range was read to its end.
+    `next` is the position to go on from (forwards as the next start, backwards as the next stop)
+    when a bound cut the page short and there may be more to read; None when the range was read
+    to its end. With a filter a page may be cut short before it holds anything.
     """
 
     events: list[Event]
@@ -96,23 +170,34 @@ class TenantStore(Protocol):
         """The bounds that this store was opened with."""
         ...
 
-    def append(self, events: Sequence[NewEvent]) -> Appended:
+    def append(
+        self, events: Sequence[NewEvent], *, expect: Expectation | None = None
+    ) -> Appended:
         """Store the events together, at contiguous positions, or raise and store none.
 
         When it returns, they survive `kill -9`, and a power cut too where the engine's
-        durability is `full`. Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`.
+        durability is `full`. An event whose id is stored already, with the same type, data,
+        stream, metadata and (if it has one) time stamp, is not stored again: the answer tells
+        where it is. If all of them are, what is expected does not matter any more.
+
+        Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`, `InvalidExpectation`;
+        `IdConflict` for an id that is stored with other content, `PositionConflict`,
+        `VersionConflict` and `MatchConflict` when what is expected is not so.
         """
-        [result] = self.commit([Append(events)])
+        appended: Appended = self._do(Append(events, expect))
+        return appended
+
+    def _do(self, write: Write) -> Any:
+        [result] = self.commit([write])
         if isinstance(result, EbusError):
             raise result
-        assert result is not None
         return result
 
     def commit(self, writes: Sequence[Write]) -> list[Written]:
         """Do many independent writes in one durable commit, in the order given.
 
         The answer has one entry for each: where an append's events are, None for a checkpoint
-        that was saved, or the error. A write that is refused leaves no trace, takes no
+        that was saved, what a consumer is answered, or the error. A write that is refused leaves no trace, takes no
         position, and harms no neighbour. An error of the medium is raised, and then none of
         them is stored.
         """
@@ -125,14 +210,32 @@ class TenantStore(Protocol):
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> Page:
         """Events with `start` ≤ position ≤ `stop`, or to the end when `stop` is None.
 
         `start` 0 means the same as 1; a `stop` below `start` reads nothing. The page ends
         after `limit` events (1 to `limits.max_read_events`, which is the default) or after
         the event with which it passes `max_bytes` of JSON (default `limits.max_page_bytes`).
-        Raises `InvalidRange`.
+        `backwards` begins with the last event of the range. With a `filter` only events that
+        match are read; as many are looked at as can be in a bounded time, then the page is cut
+        short. Raises `InvalidRange` and `InvalidFilter`.
         """
+        ...
+
+    def streams(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> list[StreamInfo]:
+        """Streams whose names begin with the prefix, in the order of the names' code points.
+
+        Those behind the name `after`, at most `limit` (1 to `limits.max_read_events`, which is
+        the default). Raises `InvalidRange`.
+        """
+        ...
+
+    def stream_version(self, stream: str) -> int:
+        """The version of the stream's last event, 0 when it never had one. It never goes down."""
         ...
 
     def head(self) -> int:
@@ -143,23 +246,97 @@ class TenantStore(Protocol):
         """How many events are stored: the head, less what was trimmed or never taken over."""
         ...
 
+    def wait(self, position: int, timeout_s: float) -> int:
+        """Return the head once it is at `position` or beyond, or once the time is over.
+
+        What another process appends is noticed within a twentieth of a second.
+        """
+        until_s = time.monotonic() + timeout_s
+        while (head := self.head()) < position and time.monotonic() < until_s:
+            time.sleep(min(LOOK_AGAIN_S, max(0.0, until_s - time.monotonic())))
+        return head
+
     def checkpoint(self, name: str) -> int | None:
         """The position saved under this name; None when none ever was."""
         ...
 
-    def save_checkpoint(self, name: str, position: int) -> None:
+    def save_checkpoint(self, name: str, position: int, *, expected: int | None = None) -> None:
         """Save a position (0 to 2**63 - 1) under a name, as durably as an append.
 
         A name has 1 to 255 characters without control characters; the position may lie
-        before or beyond the head. Raises `InvalidCheckpoint`.
+        before or beyond the head. `expected` is what it must be until then, 0 for none. Leases
+        of the name end. Raises `InvalidCheckpoint` and `CheckpointConflict`.
         """
-        [result] = self.commit([SaveCheckpoint(name, position)])
-        if isinstance(result, EbusError):
-            raise result
+        self._do(SaveCheckpoint(name, position, expected))
 
     def delete_checkpoint(self, name: str) -> bool:
-        """Forget a checkpoint; says whether there was one."""
+        """Forget a checkpoint, its leases and what is parked; says whether there was one."""
         ...
+
+    def subscription(self, name: str) -> Subscription | None:
+        """A checkpoint with its leases and what is parked; None when none ever was saved."""
+        ...
+
+    def lease(
+        self,
+        name: str,
+        *,
+        max_events: int = 100,
+        seconds: float = 30.0,
+        max_attempts: int = 5,
+    ) -> Lease | None:
+        """Hold the next events of a subscription for a time; None when there is nothing to do.
+
+        Events that were leased, and not acknowledged in time, are leased again, one by one, and
+        parked after `max_attempts`. The checkpoint follows by itself. Raises `InvalidLease`,
+        `InvalidCheckpoint` for a name that is none, and `TooManyParked`.
+        """
+        change = consumers.lease(
+            max_events=max_events, seconds=seconds, max_attempts=max_attempts, limits=self.limits
+        )
+        given: Lease | None = self._do(ChangeSubscription(name, change))
+        return given
+
+    def acknowledge(self, name: str, lease_id: str, position: int | None = None) -> None:
+        """The events of a lease up to `position` are finished; without one, all of them.
+
+        Raises `LeaseLost`, and `InvalidLease` for a position outside of it.
+        """
+        self._do(ChangeSubscription(name, consumers.acknowledge(lease_id, position)))
+
+    def extend_lease(self, name: str, lease_id: str, seconds: float) -> Lease:
+        """Hold a lease for so many seconds from now. Raises `LeaseLost` and `InvalidLease`."""
+        extended: Lease = self._do(ChangeSubscription(name, consumers.extend(lease_id, seconds)))
+        return extended
+
+    def release(
+        self,
+        name: str,
+        lease_id: str,
+        position: int | None = None,
+        *,
+        failed: bool = True,
+        delay_s: float = 0.0,
+        reason: str = "",
+    ) -> None:
+        """End a lease early: its events are handed out again, see `consumers.release`.
+
+        Raises `LeaseLost` and `InvalidLease`.
+        """
+        change = consumers.release(
+            lease_id, position, failed=failed, delay_s=delay_s, reason=reason
+        )
+        self._do(ChangeSubscription(name, change))
+
+    def redeliver_parked(self, name: str, first_position: int) -> bool:
+        """Hand out again what was parked at this position; says whether there was any."""
+        found: bool = self._do(ChangeSubscription(name, consumers.redeliver_parked(first_position)))
+        return found
+
+    def drop_parked(self, name: str, first_position: int) -> bool:
+        """Forget that something is parked at this position; says whether there was any."""
+        found: bool = self._do(ChangeSubscription(name, consumers.drop_parked(first_position)))
+        return found
 
     def checkpoints(self) -> Mapping[str, int]:
         """Every checkpoint by name, in the order of the names' code points."""
@@ -192,6 +369,8 @@ class SupportsWireRead(Protocol):
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> WirePage:
         """Like `TenantStore.read`, bounds and errors included, but as bytes."""
         ...
@@ -349,9 +528,16 @@ class ReadBounds(msgspec.Struct, frozen=True):
 
 
 def check_range(
-    start: int, stop: int | None, limit: int | None, max_bytes: int | None, limits: Limits
+    start: int,
+    stop: int | None,
+    limit: int | None,
+    max_bytes: int | None,
+    limits: Limits,
+    filter: Filter | None = None,
 ) -> ReadBounds:
-    """The bounds of a read, or `InvalidRange`. Every store calls this first."""
+    """The bounds of a read, or `InvalidRange` or `InvalidFilter`. Every store calls this first."""
+    if filter is not None:
+        check_filter(filter, limits)
     if not 0 <= start <= MAX_POSITION:
         raise InvalidRange(f"a read starts at 0 to {MAX_POSITION}, not at {start}")
     if stop is not None and not 0 <= stop <= MAX_POSITION:
@@ -371,30 +557,91 @@ def check_range(
 _PLAIN_SEQUENCES = (list, tuple)
 
 
-def refusals_of(writes: Sequence[Write], limits: Limits) -> list[InvalidInput | None]:
-    """Why each of these writes cannot be done, if it cannot. Every store asks before it commits."""
+class Checked(msgspec.Struct, frozen=True):
+    """Writes that have been looked at."""
+
+    refusals: list[InvalidInput | None]
+    """Why each of the writes cannot be done, if it cannot."""
+
+    is_plain: bool
+    """Whether all that can be done are appends of plain events, of which nothing is expected."""
+
+
+def check_writes(writes: Sequence[Write], limits: Limits) -> Checked:
+    """Look at writes by themselves. Every store does before it commits."""
     appends = [write.events for write in writes if isinstance(write, Append)]
+    expects = [write for write in writes if not isinstance(write, Append) or write.expect]
     if (
         len(appends) > 1
         and all(type(events) in _PLAIN_SEQUENCES for events in appends)
         and all(1 <= len(events) <= limits.max_batch_events for events in appends)
         and are_plainly_valid(list(chain.from_iterable(appends)), limits)
     ):
-        return [None if isinstance(it, Append) else _refusal_of(it, limits) for it in writes]
-    return [_refusal_of(write, limits) for write in writes]
+        if not expects:
+            return Checked([None] * len(writes), is_plain=True)
+        refusals = [
+            None if type(it) is Append and it.expect is None else _refusal_of(it, limits)
+            for it in writes
+        ]
+        return Checked([it if isinstance(it, InvalidInput) else None for it in refusals], False)
+    looked_at = [_refusal_of(write, limits) for write in writes]
+    return Checked(
+        [it if isinstance(it, InvalidInput) else None for it in looked_at],
+        is_plain=not expects and None not in looked_at,
+    )
 
 
-def _refusal_of(write: Write, limits: Limits) -> InvalidInput | None:
+def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
+    """The refusal; or True for a plain append, and None for any other write."""
     try:
         if isinstance(write, Append):
-            check_events(write.events, limits)
-        else:
+            is_plain = check_events(write.events, limits)
+            if write.expect is not None:
+                check_expectation(write.expect, limits)
+            return is_plain or None
+        if isinstance(write, SaveCheckpoint):
             check_checkpoint(write.name, write.position, limits)
+            if write.expected is not None:
+                check_checkpoint(write.name, write.expected, limits)
+        else:
+            check_checkpoint(write.name, 0, limits)
     except InvalidInput as refusal:
         # Without where it was raised: from there it would lead to itself, among other answers,
         # and keep the events until the garbage collector comes by.
         return refusal.with_traceback(None)
     return None
+
+
+def check_expectation(expect: Expectation, limits: Limits) -> None:
+    """Raise `InvalidExpectation` or `InvalidFilter` unless this can be expected."""
+    if expect.position is not None:
+        _check_expected("position", expect.position)
+    for stream, version in expect.versions.items():
+        try:
+            check_text(stream, limits.max_stream_chars, field="stream")
+        except InvalidEvent as error:
+            raise InvalidExpectation(f"stream {error.problem}") from None
+        _check_expected("version", version)
+    if len(expect.versions) > limits.max_batch_events:
+        raise InvalidExpectation(f"at most {limits.max_batch_events} versions can be expected")
+    if expect.none_after is not None:
+        _check_expected("position", expect.none_after.position)
+        if not 1 <= len(expect.none_after.filters) <= MAX_CONDITION_FILTERS:
+            raise InvalidExpectation(f"a condition has 1 to {MAX_CONDITION_FILTERS} filters")
+        for wanted in expect.none_after.filters:
+            check_filter(wanted, limits)
+            if wanted != Filter(
+                types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
+            ):
+                raise InvalidExpectation("a condition's filters are of types and streams only")
+
+
+MAX_CONDITION_FILTERS = 100
+
+
+def _check_expected(what: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_POSITION:
+        raise InvalidExpectation(f"an expected {what} is a whole number from 0 to {MAX_POSITION}")
 
 
 def check_checkpoint(name: str, position: int, limits: Limits) -> None:

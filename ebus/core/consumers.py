@@ -1,0 +1,318 @@
+"""Where a subscription has got to, and which events its competing consumers hold.
+
+A lease is a contiguous range of events that one consumer holds for a time. What it acknowledges
+is finished; what it does not is handed out again, one event at a time, so that only what fails
+by itself is parked in the end. The checkpoint stands before the first unfinished event. It never
+goes back by itself.
+
+All of it is plain data and functions of it: a store keeps the data, and does nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+from msgspec.structs import replace
+
+from ebus.core.errors import InvalidLease, LeaseLost, TooManyParked
+from ebus.core.limits import MAX_POSITION, Limits
+
+MAX_LEASE_S = 86_400
+MAX_ATTEMPTS = 1_000
+MAX_REASON_CHARS = 255
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The events from `first_position` to `last_position`, both inclusive, held for a time."""
+
+    id: str
+    first_position: int
+    last_position: int
+
+    attempt: int
+    """The how manieth time this is that these events are handed out, from 1."""
+
+    max_attempts: int
+    """After so many they are parked."""
+
+    expires_at_ms: int
+    """Until when they are held, in Unix milliseconds of the server's clock."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that were handed out and came back unfinished."""
+
+    first_position: int
+    last_position: int
+    failures: int
+    not_before_ms: int = 0
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that failed too often, and are left aside until somebody looks."""
+
+    first_position: int
+    last_position: int
+    attempts: int
+    reason: str = ""
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint, and what is known of the events beyond it."""
+
+    position: int = 0
+    """Every event up to here is finished or parked."""
+
+    frontier: int = 0
+    """Events beyond this one have not been handed out; 0 when none ever was."""
+
+    leases: tuple[Lease, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    parked: tuple[Parked, ...] = ()
+
+    @property
+    def has_group(self) -> bool:
+        """Whether there is anything to keep beside the checkpoint."""
+        return bool(self.leases or self.waiting or self.parked) or self.frontier > self.position
+
+    def at(self, position: int) -> Subscription:
+        """With this checkpoint. What is leased is nobody's any more; what is parked stays."""
+        return Subscription(position=position, parked=self.parked)
+
+    def lag(self, head: int) -> int:
+        """How many positions the checkpoint is behind the head."""
+        return max(0, head - self.position)
+
+
+Change = Callable[[Subscription, int], tuple[Subscription, object]]
+"""From a subscription and the head to what becomes of it, and an answer.
+
+Pure: it may be called more than once for one write. Raises an error of core to change nothing.
+"""
+
+
+def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits) -> Change:
+    """Hand out what is to be done next; the answer is a `Lease`, None when there is nothing.
+
+    Raises `InvalidLease`; the change raises `TooManyParked`.
+    """
+    if not 1 <= max_events <= limits.max_read_events:
+        raise InvalidLease(f"a lease is of 1 to {limits.max_read_events} events")
+    if not 1 <= max_attempts <= MAX_ATTEMPTS:
+        raise InvalidLease(f"the attempts are 1 to {MAX_ATTEMPTS}")
+    _check_seconds(seconds)
+    now_ms, id = _now_ms(), secrets.token_urlsafe(12)
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, Lease | None]:
+        it = _expire(before, now_ms)
+        if len(it.parked) >= limits.max_parked:
+            raise TooManyParked(
+                f"{len(it.parked)} ranges are parked: redeliver or drop some of them",
+                current=len(it.parked),
+            )
+        given = Lease(
+            id=id,
+            first_position=0,
+            last_position=0,
+            attempt=1,
+            max_attempts=max_attempts,
+            expires_at_ms=now_ms + round(seconds * 1_000),
+        )
+        due = [one for one in it.waiting if one.not_before_ms <= now_ms]
+        if due:
+            next_up = min(due, key=lambda one: one.first_position)
+            first = next_up.first_position
+            # One by one what has failed: together they would all fail for one of them.
+            most = 1 if next_up.failures else max_events
+            last = min(next_up.last_position, first + most - 1)
+            rest = [one for one in it.waiting if one is not next_up]
+            if last < next_up.last_position:
+                rest.append(replace(next_up, first_position=last + 1))
+            it = replace(it, waiting=tuple(rest))
+            given = replace(given, attempt=next_up.failures + 1)
+        else:
+            first = max(it.position, it.frontier) + 1
+            last = min(first + max_events - 1, head)
+            if last < first or len(it.leases) + len(it.waiting) >= limits.max_leases:
+                return it, None
+            it = replace(it, frontier=last)
+        given = replace(given, first_position=first, last_position=last)
+        return _settled(replace(it, leases=(*it.leases, given))), given
+
+    return change
+
+
+def next_due_ms(subscription: Subscription) -> int | None:
+    """When something will be there to hand out without an event to come; None for never."""
+    return min(
+        [
+            *(one.expires_at_ms for one in subscription.leases),
+            *(one.not_before_ms for one in subscription.waiting),
+        ],
+        default=None,
+    )
+
+
+def acknowledge(id: str, position: int | None = None) -> Change:
+    """The events of the lease up to `position` are finished, or all of them; the answer is None.
+
+    The others stay leased. The change raises `LeaseLost`, and `InvalidLease` for a position that
+    does not lie within the lease.
+    """
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, None]:
+        held = _held(before, id)
+        through = held.last_position if position is None else position
+        _check_within(held, through)
+        rest = replace(held, first_position=through + 1)
+        return _with(before, held, [rest] if through < held.last_position else []), None
+
+    return change
+
+
+def extend(id: str, seconds: float) -> Change:
+    """The lease lasts for so long from now on; the answer is the `Lease`. Raises like the others."""
+    _check_seconds(seconds)
+    expires_at_ms = _now_ms() + round(seconds * 1_000)
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, Lease]:
+        held = _held(before, id)
+        extended = replace(held, expires_at_ms=expires_at_ms)
+        return _with(before, held, [extended]), extended
+
+    return change
+
+
+def release(
+    id: str,
+    position: int | None = None,
+    *,
+    failed: bool = True,
+    delay_s: float = 0.0,
+    reason: str = "",
+) -> Change:
+    """End the lease early; the answer is None.
+
+    With a `position` the events before it are finished and it is the one that failed; without,
+    none is finished and all of them failed. What failed is handed out again after `delay_s`, or
+    parked with the `reason` when it has failed too often; the events behind it come back
+    uncharged. With `failed` False nothing has failed: a consumer merely stops.
+    """
+    if not 0 <= delay_s <= MAX_LEASE_S:
+        raise InvalidLease(f"a delay is of 0 to {MAX_LEASE_S} seconds")
+    if len(reason) > MAX_REASON_CHARS:
+        raise InvalidLease(f"a reason has at most {MAX_REASON_CHARS} characters")
+    not_before_ms = _now_ms() + round(delay_s * 1_000) if delay_s else 0
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, None]:
+        held = _held(before, id)
+        first = held.first_position if position is None else position
+        last = held.last_position if position is None or not failed else position
+        _check_within(held, first)
+        it = _with(before, held, [], settle=False)
+        charged = replace(held, first_position=first, last_position=last)
+        it = _failed(it, charged, not_before_ms, reason) if failed else _back(it, charged)
+        if last < held.last_position:
+            it = _back(it, replace(held, first_position=last + 1))
+        return _settled(it), None
+
+    return change
+
+
+def redeliver_parked(first_position: int) -> Change:
+    """Hand out again what was parked there; the answer says whether there was any."""
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, bool]:
+        found = [one for one in before.parked if one.first_position == first_position]
+        again = [
+            Waiting(first_position=one.first_position, last_position=one.last_position, failures=0)
+            for one in found
+        ]
+        parked = tuple(one for one in before.parked if one not in found)
+        return replace(before, waiting=(*before.waiting, *again), parked=parked), bool(found)
+
+    return change
+
+
+def drop_parked(first_position: int) -> Change:
+    """Forget what was parked there; the answer says whether there was any. Events stay stored."""
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, bool]:
+        parked = tuple(one for one in before.parked if one.first_position != first_position)
+        return replace(before, parked=parked), len(parked) < len(before.parked)
+
+    return change
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds <= MAX_LEASE_S:
+        raise InvalidLease(f"a lease lasts for more than 0 and at most {MAX_LEASE_S} seconds")
+
+
+def _held(subscription: Subscription, id: str) -> Lease:
+    for held in subscription.leases:
+        if held.id == id:
+            return held
+    raise LeaseLost("this lease has ended, or was never given")
+
+
+def _check_within(held: Lease, position: int) -> None:
+    if not held.first_position <= position <= held.last_position:
+        raise InvalidLease(
+            f"the lease is of {held.first_position} to {held.last_position}, not of {position}"
+        )
+
+
+def _with(
+    it: Subscription, held: Lease, instead: list[Lease], *, settle: bool = True
+) -> Subscription:
+    others = (one for one in it.leases if one is not held)
+    changed = replace(it, leases=(*others, *instead))
+    return _settled(changed) if settle else changed
+
+
+def _expire(it: Subscription, now_ms: int) -> Subscription:
+    for held in it.leases:
+        if held.expires_at_ms <= now_ms:
+            it = _failed(_with(it, held, [], settle=False), held, 0, "the lease ran out")
+    return _settled(it)
+
+
+def _failed(it: Subscription, held: Lease, not_before_ms: int, reason: str) -> Subscription:
+    if held.attempt >= held.max_attempts:
+        parked = Parked(
+            first_position=held.first_position,
+            last_position=held.last_position,
+            attempts=held.attempt,
+            reason=reason,
+        )
+        return replace(it, parked=(*it.parked, parked))
+    return _wait(it, held, held.attempt, not_before_ms)
+
+
+def _back(it: Subscription, held: Lease) -> Subscription:
+    return _wait(it, held, held.attempt - 1, 0)
+
+
+def _wait(it: Subscription, held: Lease, failures: int, not_before_ms: int) -> Subscription:
+    waiting = Waiting(
+        first_position=held.first_position,
+        last_position=held.last_position,
+        failures=failures,
+        not_before_ms=not_before_ms,
+    )
+    return replace(it, waiting=(*it.waiting, waiting))
+
+
+def _settled(it: Subscription) -> Subscription:
+    """With the checkpoint before the first unfinished event, unless it is further already."""
+    unfinished = [one.first_position for one in (*it.leases, *it.waiting)]
+    through = min(unfinished, default=it.frontier + 1) - 1
+    return replace(it, position=min(max(it.position, through), MAX_POSITION))
