@@ -82,7 +82,9 @@ def serve(
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
     started = partial(_say_it_is_up, config, sockets[0])
-    serve_on = partial(_serve, config, access_log=access_log, counters=Counters(config))
+    serve_on = partial(
+        _serve, config, access_log=access_log, counters=Counters(config, workers=workers)
+    )
     status = 0
     if workers == 1:
         serve_on(sockets[0], started=started)
@@ -90,7 +92,10 @@ def serve(
         status = Workers(
             sockets,
             serve=lambda worker: serve_on(
-                worker.taken, started=worker.say_ready, lifeline=worker.lifeline
+                worker.taken,
+                started=worker.say_ready,
+                lifeline=worker.lifeline,
+                place=worker.place,
             ),
             started=started,
         ).run()
@@ -107,6 +112,7 @@ def _serve(
     counters: Counters,
     started: Callable[[], None],
     lifeline: int | None = None,
+    place: int = 0,
 ) -> None:
     doing = "start"
 
@@ -123,6 +129,7 @@ def _serve(
             counters=counters,
             started=note_start,
             lifeline=lifeline,
+            place=place,
         )
     except EbusError as error:
         fail(f"Failed to {doing}: {error}")

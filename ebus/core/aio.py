@@ -17,18 +17,23 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from ebus.core.consumers import Change, Subscription
 from ebus.core.engine import Durability, Engine, SupportsHealth
 from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
+from ebus.core.filter import Filter
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
 from ebus.core.store import (
     NO_QUOTA,
     Append,
     Appended,
+    ChangeSubscription,
+    Expectation,
     QuickReads,
     Quota,
     SaveCheckpoint,
+    StreamInfo,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
@@ -90,6 +95,7 @@ class AsyncTenantStore:
             run_now=partial(self._commit_quickly, store.commit_quickly)
             if isinstance(store, SupportsQuickCommit)
             else None,
+            done=self._written,
         )
         self._reads: Lane[_Read] = Lane(
             partial(_read_group, max_bytes=limits.max_page_bytes),
@@ -107,6 +113,10 @@ class AsyncTenantStore:
         self._quick_reads: QuickReads | None = None
         self._quick_reads_asked = not isinstance(store, SupportsQuickReads)
         self._rests_until_s = 0.0
+        self._watchers: dict[Callable[[], None], None] = {}
+        self._tell_is_due = False
+        self.on_written: Callable[[], None] | None = None
+        """Called on the loop after each commit: for who has to tell other processes."""
 
     @property
     def limits(self) -> Limits:
@@ -118,7 +128,11 @@ class AsyncTenantStore:
         return self._writes.idle and self._reads.idle
 
     async def append(
-        self, events: Sequence[NewEvent], *, held_bytes: int | None = None
+        self,
+        events: Sequence[NewEvent],
+        *,
+        expect: Expectation | None = None,
+        held_bytes: int | None = None,
     ) -> Appended:
         """Like `TenantStore.append`; shares a commit with other writes that wait.
 
@@ -127,13 +141,74 @@ class AsyncTenantStore:
         """
         size_bytes = _size(events, self._limits) if held_bytes is None else held_bytes
         appended: Appended = await self._writes.put(
-            Append(events), weight=len(events), size_bytes=size_bytes
+            Append(events, expect), weight=len(events), size_bytes=size_bytes
         )
         return appended
 
-    async def save_checkpoint(self, name: str, position: int) -> None:
+    async def save_checkpoint(
+        self, name: str, position: int, *, expected: int | None = None
+    ) -> None:
         """Like `TenantStore.save_checkpoint`; shares a commit with other writes that wait."""
-        await self._writes.put(SaveCheckpoint(name, position))
+        await self._writes.put(SaveCheckpoint(name, position, expected))
+
+    async def change_subscription(self, name: str, change: Change) -> Any:
+        """What `ebus.core.consumers` does with leases; shares a commit with other writes."""
+        return await self._writes.put(ChangeSubscription(name, change))
+
+    async def delete_checkpoint(self, name: str) -> bool:
+        """Like `TenantStore.delete_checkpoint`."""
+        existed: bool = await self._reads.put(partial(self._store.delete_checkpoint, name))
+        return existed
+
+    def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
+        """Have `moved` called on the loop after every commit. Returns what ends that.
+
+        It is called after the commit's callers have their answers, and not for what another
+        process writes, unless somebody `tell`s.
+        """
+        self._watchers[moved] = None
+        return lambda: self._watchers.pop(moved, None) and None
+
+    def tell(self) -> None:
+        """Call those who watch, soon: the log may have grown."""
+        if self._watchers and not self._tell_is_due:
+            self._tell_is_due = True
+            # Behind the callers, whose answers are due in the loop's next turn.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._tell)
+
+    def _tell(self) -> None:
+        self._tell_is_due = False
+        for moved in list(self._watchers):
+            moved()
+
+    def _written(self) -> None:
+        if self.on_written is not None:
+            self.on_written()
+        self.tell()
+
+    async def wait(self, position: int, timeout_s: float) -> int:
+        """Like `TenantStore.wait`, without looking again and again."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        news: asyncio.Future[None] | None = None
+
+        def wake() -> None:
+            if news is not None and not news.done():
+                news.set_result(None)
+
+        end_watch = self.watch(wake)
+        timer = loop.call_at(until_s, wake)
+        try:
+            while True:
+                news = loop.create_future()
+                head = await self.head()
+                if head >= position or loop.time() >= until_s:
+                    return head
+                await news
+        finally:
+            timer.cancel()
+            end_watch()
 
     async def read_wire(
         self,
@@ -142,13 +217,16 @@ class AsyncTenantStore:
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> WirePage:
         """Like `SupportsWireRead.read_wire`, on every engine."""
-        check_range(start, stop, limit, max_bytes, self._limits)
+        check_range(start, stop, limit, max_bytes, self._limits, filter)
         at_most = limit or self._limits.max_read_events
         if stop is not None:
             at_most = min(at_most, max(1, stop - start + 1))
-        if at_most <= QUICK_READ_EVENTS and max_bytes is None:
+        is_plain = filter is None and not backwards
+        if at_most <= QUICK_READ_EVENTS and max_bytes is None and is_plain:
             quick_page = self._read_quickly(
                 lambda quick: quick.read_wire(
                     start, stop, limit=at_most, max_bytes=QUICK_READ_BYTES
@@ -157,6 +235,8 @@ class AsyncTenantStore:
             if quick_page and (quick_page.next is None or quick_page.count == at_most):
                 return quick_page
         work = partial(self._read_wire, start, stop, limit=limit, max_bytes=max_bytes)
+        if not is_plain:
+            work = partial(work, filter=filter, backwards=backwards)
         page: WirePage = await self._reads.put(work, weight=at_most)
         return page
 
@@ -169,6 +249,24 @@ class AsyncTenantStore:
     async def count(self) -> int:
         count: int = await self._reads.put(self._store.count)
         return count
+
+    async def streams(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> list[StreamInfo]:
+        """Like `TenantStore.streams`."""
+        work = partial(self._store.streams, prefix, after=after, limit=limit)
+        found: list[StreamInfo] = await self._reads.put(work, weight=limit or 1)
+        return found
+
+    async def checkpoints(self) -> dict[str, int]:
+        """Like `TenantStore.checkpoints`."""
+        checkpoints: dict[str, int] = await self._reads.put(self._store.checkpoints)
+        return checkpoints
+
+    async def subscription(self, name: str) -> Subscription | None:
+        """Like `TenantStore.subscription`."""
+        found: Subscription | None = await self._reads.put(partial(self._store.subscription, name))
+        return found
 
     async def checkpoint(self, name: str) -> int | None:
         if self._quick_reads is not None:

@@ -104,7 +104,7 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
     if not 1 <= max_attempts <= MAX_ATTEMPTS:
         raise InvalidLease(f"the attempts are 1 to {MAX_ATTEMPTS}")
     _check_seconds(seconds)
-    now_ms, id = _now_ms(), secrets.token_urlsafe(12)
+    now_ms, token = _now_ms(), secrets.token_urlsafe(12)
 
     def change(before: Subscription, head: int) -> tuple[Subscription, Lease | None]:
         it = _expire(before, now_ms)
@@ -114,7 +114,7 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
                 current=len(it.parked),
             )
         given = Lease(
-            id=id,
+            id=token,
             first_position=0,
             last_position=0,
             attempt=1,
@@ -174,7 +174,10 @@ def acknowledge(id: str, position: int | None = None) -> Change:
 
 
 def extend(id: str, seconds: float) -> Change:
-    """The lease lasts for so long from now on; the answer is the `Lease`. Raises like the others."""
+    """The lease lasts for so long from now on; the answer is the `Lease`.
+
+    Raises like the others.
+    """
     _check_seconds(seconds)
     expires_at_ms = _now_ms() + round(seconds * 1_000)
 
@@ -182,6 +185,21 @@ def extend(id: str, seconds: float) -> Change:
         held = _held(before, id)
         extended = replace(held, expires_at_ms=expires_at_ms)
         return _with(before, held, [extended]), extended
+
+    return change
+
+
+def cut(id: str, position: int) -> Change:
+    """The lease ends with this position; the answer is the `Lease`. The rest comes back uncharged."""
+
+    def change(before: Subscription, head: int) -> tuple[Subscription, Lease]:
+        held = _held(before, id)
+        _check_within(held, position)
+        shorter = replace(held, last_position=position)
+        it = _with(before, held, [shorter], settle=False)
+        if position < held.last_position:
+            it = _back(it, replace(held, first_position=position + 1))
+        return _settled(it), shorter
 
     return change
 
@@ -245,6 +263,11 @@ def drop_parked(first_position: int) -> Change:
         return replace(before, parked=parked), len(parked) < len(before.parked)
 
     return change
+
+
+def seconds_until(moment_ms: int) -> float:
+    """How long it is until then; a millisecond at least."""
+    return max(0.001, (moment_ms - _now_ms()) / 1_000)
 
 
 def _now_ms() -> int:

@@ -53,7 +53,8 @@ class Lane(Generic[Work]):
     threads are busy jobs gather, and the jobs of one turn of the event loop go together.
 
     `run_now` is tried first, on the loop itself: it returns as many results as there are jobs,
-    or None, with nothing done, when it would have to wait.
+    or None, with nothing done, when it would have to wait. `done` is called on the loop when a
+    group has been answered.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Lane(Generic[Work]):
         bounds: LaneBounds,
         may_stop_early: bool = False,
         run_now: Callable[[Sequence[Work]], Sequence[object] | None] | None = None,
+        done: Callable[[], None] | None = None,
     ) -> None:
         self._run = run
+        self._done = done
         self._run_now = run_now
         self._may_stop_early = may_stop_early
         self._threads = threads
@@ -211,6 +214,8 @@ class Lane(Generic[Work]):
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+        if self._done is not None:
+            self._done()
         if self._drained is not None and self.idle:
             self._drained.set_result(None)
             self._drained = None

@@ -170,9 +170,7 @@ class TenantStore(Protocol):
         """The bounds that this store was opened with."""
         ...
 
-    def append(
-        self, events: Sequence[NewEvent], *, expect: Expectation | None = None
-    ) -> Appended:
+    def append(self, events: Sequence[NewEvent], *, expect: Expectation | None = None) -> Appended:
         """Store the events together, at contiguous positions, or raise and store none.
 
         When it returns, they survive `kill -9`, and a power cut too where the engine's

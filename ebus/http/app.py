@@ -17,7 +17,7 @@ from ebus.http.compression import compress
 from ebus.http.endpoint import Route
 from ebus.http.openapi import openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
-from ebus.http.routes.events import event_routes
+from ebus.http.routes import event_routes
 from ebus.http.routes.health import health_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
@@ -33,7 +33,7 @@ def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
     not started are answered 503. The application never logs a key.
     """
     tenancy = tenancy or Tenancy(config)
-    routes = event_routes(config)
+    routes = event_routes(config, tenancy.live)
     served: ASGIApp = Door(create_routes(config, tenancy, routes), tenancy, config, routes)
     return compress(served) if config.enable_gzip else served
 
@@ -52,7 +52,7 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
     return Litestar(
         [
             *(_handler(route, config) for route in routes),
-            *subscription_routes(config),
+            *subscription_routes(config, tenancy.live),
             *metric_routes(config),
             *tenant_routes(config),
             *health_routes(tenancy),

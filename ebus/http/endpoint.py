@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
 from ebus.config import Scope
 from ebus.http.answers import Answer, EventArray
+from ebus.http.live import Tail
 from ebus.http.tenant import Tenant
 
 
@@ -22,8 +23,18 @@ class Call(msgspec.Struct, frozen=True):
 
     body: bytes
 
+    headers: Iterable[tuple[bytes, bytes]]
+    """By their names in lower case."""
 
-Endpoint = Callable[[Call], Awaitable[Answer | EventArray]]
+    when_left: Callable[[Callable[[], None]], None] | None = None
+    """Where it is known: has something called when the client leaves before it is answered."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The header's value; of several the last."""
+        return dict(self.headers).get(name)
+
+
+Endpoint = Callable[[Call], Awaitable[Answer | EventArray | Tail]]
 """Raises `Problem`, or an error of core."""
 
 

@@ -7,6 +7,7 @@ the ordinary: `protocol` says where that is.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Protocol
@@ -18,6 +19,7 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import FREE_BODY_BYTES, Body
 from ebus.http.credentials import Peer
 from ebus.http.endpoint import Call, Route
+from ebus.http.live import Frame, Tail
 from ebus.http.problems import problem_of
 from ebus.http.tenancy import Tenancy, log_broken_answer
 
@@ -42,13 +44,6 @@ class Connection(Protocol):
     def on_response_complete(self) -> None: ...
 
 
-class _NobodyWaits:
-    """In the place of uvicorn's event that tells of more of the body."""
-
-    def set(self) -> None:
-        """There is no more of it."""
-
-
 class Exchange:
     """A request and its answer. It stands where uvicorn expects a cycle of its own."""
 
@@ -56,6 +51,7 @@ class Exchange:
         "_begun",
         "_connection",
         "_headers",
+        "_left",
         "_query",
         "_route",
         "disconnected",
@@ -63,7 +59,6 @@ class Exchange:
         "response_complete",
     )
 
-    message_event = _NobodyWaits()
     more_body = False
 
     def __init__(
@@ -78,9 +73,22 @@ class Exchange:
         self._query = query
         self._headers = headers
         self._begun = False
+        self._left: Callable[[], None] | None = None
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
+
+    @property
+    def message_event(self) -> Exchange:
+        """What uvicorn sets when there is more of the body, or when the client has left."""
+        return self
+
+    def set(self) -> None:
+        if self._left is not None and self.disconnected:
+            self._left()
+
+    def when_left(self, left: Callable[[], None]) -> None:
+        self._left = left
 
     async def run(self, tenancy: Tenancy, body: bytes) -> None:
         """Answer, whatever happens."""
@@ -93,9 +101,13 @@ class Exchange:
             if len(body) > FREE_BODY_BYTES:
                 large = Body(tenancy.bodies, tenant.name)
                 large.grow(len(body))
-            answer = await route.endpoint(Call(tenant, self._query, body))
+            answer = await route.endpoint(
+                Call(tenant, self._query, body, self._headers, self.when_left)
+            )
             if isinstance(answer, Answer):
                 self._send(answer)
+            elif isinstance(answer, Tail):
+                await self._follow(answer)
             else:
                 await self._send_array(answer)
         except asyncio.CancelledError:  # the server's time to shut down is over
@@ -139,7 +151,14 @@ class Exchange:
         transport.write(b"0\r\n\r\n")
         self._complete()
 
-    def _head(self, answer: Answer | EventArray, more: bytes) -> bytes:
+    async def _follow(self, tail: Tail) -> None:
+        self._connection.transport.write(self._head(tail, b"transfer-encoding: chunked\r\n"))
+        await tail.run(_Sink(self, self._connection))
+        if not (self.disconnected or self._connection.transport.is_closing()):
+            self._connection.transport.write(b"0\r\n\r\n")
+            self._complete()
+
+    def _head(self, answer: Answer | EventArray | Tail, more: bytes) -> bytes:
         self._begun = True
         head = _STATUS_LINES[answer.status] + self._connection.default_fields()
         for name, value in answer.fields:
@@ -153,3 +172,30 @@ class Exchange:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
+
+
+class _Sink:
+    """A connection as a tail sees it."""
+
+    def __init__(self, exchange: Exchange, connection: Connection) -> None:
+        self._exchange = exchange
+        self._transport = connection.transport
+        self._flow = connection.flow
+
+    @property
+    def is_full(self) -> bool:
+        return self._flow.write_paused
+
+    @property
+    def is_gone(self) -> bool:
+        return self._exchange.disconnected or self._transport.is_closing()
+
+    def write(self, frame: Frame) -> None:
+        self._transport.write(frame.chunk)
+
+    async def drain(self) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+
+    def when_left(self, left: Callable[[], None]) -> None:
+        self._exchange.when_left(left)

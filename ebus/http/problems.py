@@ -7,11 +7,15 @@ from http import HTTPStatus
 
 import msgspec
 from litestar.exceptions import HTTPException
+from msgspec import UNSET, UnsetType
 
 from ebus.core.errors import (
+    CheckpointConflict,
+    Conflict,
     EbusError,
     EngineError,
     EventTooLarge,
+    IdConflict,
     InvalidEvent,
     InvalidInput,
     QuotaExceeded,
@@ -39,14 +43,34 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     code: str
 
+    current: int | UnsetType = UNSET
+    """Of a conflict: the position, version or number that is stored."""
+
+    index: int | UnsetType = UNSET
+    """Which event of a batch is meant, from 0."""
+
+    field: str | UnsetType = UNSET
+    """Which member of the event is meant."""
+
 
 class Problem(Exception):
     """An answer that reports an error. `code` is stable; `detail` is for people."""
 
     def __init__(
-        self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        *,
+        current: int | None = None,
+        index: int | None = None,
+        field: str | None = None,
     ) -> None:
         super().__init__(detail)
+        self.current = current
+        self.index = index
+        self.field = field
         self.status = status
         self.code = code
         self.detail = detail
@@ -58,6 +82,9 @@ class Problem(Exception):
             status=self.status,
             detail=self.detail,
             code=self.code,
+            current=UNSET if self.current is None else self.current,
+            index=UNSET if self.index is None else self.index,
+            field=UNSET if self.field is None else self.field,
         )
         return msgspec.json.encode(document)
 
@@ -78,6 +105,8 @@ class _Meaning(msgspec.Struct, frozen=True):
 MEANINGS: dict[type[EbusError], _Meaning] = {
     EventTooLarge: _Meaning(413),
     InvalidInput: _Meaning(400),
+    CheckpointConflict: _Meaning(412),
+    Conflict: _Meaning(409),
     StoreBusy: _Meaning(503, "The tenant's database is in use elsewhere; try again", 1),
     StoreClosed: _Meaning(503, "The server is shutting down; try again", 1),
     StoreOverloaded: _Meaning(503, "Too many requests of this tenant are waiting; try again", 1),
@@ -117,7 +146,17 @@ def _problem_of_error(error: Exception) -> Problem:
     headers = {}
     if meaning.retry_after_s is not None:
         headers["Retry-After"] = str(meaning.retry_after_s)
-    return Problem(meaning.status, error.code, meaning.detail or _place(error), headers)
+    if isinstance(error, CheckpointConflict):
+        headers["ETag"] = f'"{error.current}"'
+    return Problem(
+        meaning.status,
+        error.code,
+        meaning.detail or _place(error),
+        headers,
+        current=error.current if isinstance(error, Conflict) else None,
+        index=error.index if isinstance(error, (InvalidEvent, IdConflict)) else None,
+        field=error.field if isinstance(error, InvalidEvent) else None,
+    )
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -136,13 +175,16 @@ def _place(error: EbusError) -> str:
     if isinstance(error, InvalidEvent):
         field = f".{error.field}" if error.field else ""
         return f"$[{error.index}]{field}: {error.problem}"
+    if isinstance(error, IdConflict):
+        return f"$[{error.index}].id: {error}"
     return str(error)
 
 
-def without_index(error: InvalidEvent) -> Problem:
+def without_index(error: InvalidEvent | IdConflict) -> Problem:
     """The problem of an event that was sent by itself, not in a batch."""
     problem = problem_of(error)
     problem.detail = problem.detail.replace("$[0]", "$", 1)
+    problem.index = None
     return problem
 
 

@@ -20,8 +20,9 @@ import uvloop
 from ebus.config import Config
 from ebus.http.app import create_app
 from ebus.http.connections import MAX_SPARE_CONNECTIONS
+from ebus.http.live import Live
 from ebus.http.protocol import Settings
-from ebus.http.routes.events import event_routes
+from ebus.http.routes import event_routes
 from ebus.http.tenancy import Counters, Tenancy
 
 logger = logging.getLogger("ebus.http")
@@ -83,11 +84,12 @@ def run(
     started: Callable[[], None],
     counters: Counters | None = None,
     lifeline: int | None = None,
+    place: int = 0,
 ) -> None:
     """Serve until a signal says stop; `started` is called once connections are accepted.
 
     `lifeline` is a worker's: a descriptor that can be read once there is nobody any more who
-    would tell it to stop. `counters` are those that all workers share.
+    would tell it to stop, `place` which worker it is. `counters` are those that all workers share.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
     `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
@@ -99,7 +101,7 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = fit_open_files(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        tenancy = Tenancy(config, counters)
+        tenancy = Tenancy(config, counters, worker=place)
         runner.run(_run(config, tenancy, taken, access_log, started, lifeline))
 
 
@@ -115,7 +117,7 @@ async def _run(
         Settings(
             config,
             tenancy,
-            event_routes(config),
+            event_routes(config, tenancy.live),
             create_app(config, tenancy),
             ws="none",
             lifespan="off",  # the stores outlive the server's last request, see below
@@ -128,6 +130,7 @@ async def _run(
         ),
         started,
         lifeline,
+        tenancy.live,
     )
     with server.capture_signals():
         await tenancy.start()
@@ -174,9 +177,14 @@ class _Server(uvicorn.Server):
     """uvicorn's server, told apart by what a signal does and by saying when it is up."""
 
     def __init__(
-        self, config: uvicorn.Config, started: Callable[[], None], lifeline: int | None
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], None],
+        lifeline: int | None,
+        live: Live,
     ) -> None:
         super().__init__(config)
+        self._live = live
         self._call_started = started
         self._lifeline = lifeline
 
@@ -187,6 +195,10 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         self._call_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._live.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

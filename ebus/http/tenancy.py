@@ -28,6 +28,8 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Bodies, Body
 from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
 from ebus.http.endpoint import Call, Route, needed_scope
+from ebus.http.live import Live, Tail
+from ebus.http.news import Commits
 from ebus.http.problems import Problem, nothing_there, problem_of
 from ebus.http.rate import Buckets
 from ebus.http.tenant import Meter, Tenant
@@ -46,9 +48,13 @@ MAX_PATH_CHARS = 1_024
 class Tenancy:
     """Every configured tenant, and the engine that keeps them."""
 
-    def __init__(self, config: Config, counters: Counters | None = None) -> None:
+    def __init__(
+        self, config: Config, counters: Counters | None = None, *, worker: int = 0
+    ) -> None:
         self._config = config
         counters = counters or Counters(config)
+        self._commits = counters.commits.of(worker)
+        self.live = Live(self._commits, max_tails=config.limits.max_tenant_tails)
         self._failures = FailedKeys(config, counters.failed_keys)
         self._entries = dict(_entries(config, counters))
         self._engine: AsyncEngine | None = None
@@ -99,7 +105,10 @@ class Tenancy:
                 raise self._failures.problem(peer, headers, ended)
             entry.check(needed_scope(method, path))
         tenant = entry.tenant
-        return Tenant(tenant.name, await self._borrow(tenant), entry.events)
+        store = await self._borrow(tenant)
+        if self._commits.are_shared and store.on_written is None:
+            store.on_written = partial(self._commits.count, entry.number)
+        return Tenant(tenant.name, store, entry.events, entry.number)
 
     def _borrow(self, tenant: TenantConfig) -> Awaitable[AsyncTenantStore]:
         return self._open_engine().borrow(
@@ -126,7 +135,8 @@ def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
 class Counters:
     """What all workers count together. To be made before they are."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, workers: int = 1) -> None:
+        self.commits = Commits(len(config.tenants), workers)
         self.requests = Buckets(len(config.tenants))
         self.events = Buckets(len(config.tenants))
         self.failed_keys = Buckets(FAILED_KEY_BUCKETS)
@@ -134,6 +144,9 @@ class Counters:
 
 class _Entry(msgspec.Struct, frozen=True):
     """One key of a tenant, and what bounds who has it."""
+
+    number: int
+    """The how manieth tenant it is in the config, from 0."""
 
     tenant: TenantConfig
     key: KeyConfig
@@ -172,7 +185,7 @@ def _entries(config: Config, counters: Counters) -> Iterator[tuple[bytes, _Entry
             events = Meter(take, f"append {rate.per_second:g} events")
         for key in tenant.keys:
             is_bounded = not (requests is None and key.expires_at_s is None and key.scope == "both")
-            yield key.digest, _Entry(tenant, key, requests, events, is_bounded)
+            yield key.digest, _Entry(number, tenant, key, requests, events, is_bounded)
 
 
 FAILED_KEY_BUCKETS = 65_536
@@ -272,7 +285,7 @@ class Door:
 
 async def call(
     route: Route, tenant: Tenant, scope: AsgiScope, receive: Receive, config: Config
-) -> Answer | EventArray:
+) -> Answer | EventArray | Tail:
     """The endpoint's answer to a request that arrives by ASGI."""
     body = b""
     if route.takes_body:
@@ -282,7 +295,7 @@ async def call(
             max_body_bytes=config.limits.max_body_bytes,
             read_timeout_s=config.read_timeout_s,
         )
-    return await route.endpoint(Call(tenant, scope["query_string"], body))
+    return await route.endpoint(Call(tenant, scope["query_string"], body, scope["headers"]))
 
 
 def log_broken_answer(error: BaseException) -> None:

@@ -37,6 +37,9 @@ class Tenant(msgspec.Struct, frozen=True):
     events: Meter | None = None
     """Of the events that the tenant appends; None when there is no limit."""
 
+    number: int = 0
+    """The how manieth tenant it is in the config, from 0."""
+
 
 def tenant_of(scope: Scope) -> Tenant:
     """The tenant that the door let in."""

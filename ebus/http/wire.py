@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Annotated, TypeVar
 from urllib.parse import unquote_plus
 
@@ -15,7 +15,9 @@ import msgspec
 from litestar.types import Receive, Scope
 
 from ebus.core.event import NewEvent, checked_utf8, parse_event, parse_events
+from ebus.core.filter import Filter
 from ebus.core.limits import MAX_POSITION
+from ebus.core.store import Expectation, NoneAfter
 from ebus.http.bodies import Body
 from ebus.http.problems import Problem
 
@@ -34,16 +36,141 @@ class Position(msgspec.Struct, frozen=True):
 _position = msgspec.json.Decoder(Position)
 
 
-def decode_event(body: bytes) -> NewEvent:
-    return _decode(parse_event, body)
+class _Match(msgspec.Struct, frozen=True):
+    type: str | list[str] = []
+    stream: str | None = None
+    stream_prefix: str | None = None
+
+    def filter(self) -> Filter:
+        types = (self.type,) if isinstance(self.type, str) else tuple(self.type)
+        return Filter(types=types, stream=self.stream, stream_prefix=self.stream_prefix)
 
 
-def decode_batch(body: bytes) -> Sequence[NewEvent]:
-    return _decode(parse_events, body)
+class _NoneAfter(msgspec.Struct, frozen=True):
+    position: int
+    match: list[_Match]
+
+
+class _Expected(msgspec.Struct, frozen=True):
+    """What may be expected beside an event, or beside the events of a batch."""
+
+    expected_position: int | None = None
+    expected_version: int | None = None
+    expected_versions: dict[str, int] | None = None
+    none_after: _NoneAfter | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        return self == _NOTHING
+
+    def expectation(self, events: Sequence[NewEvent]) -> Expectation | None:
+        """Raises `Problem` 400 for a version that is of no stream, or of several."""
+        if self.is_nothing:
+            return None
+        versions = dict(self.expected_versions or {})
+        if self.expected_version is not None:
+            streams = {event.stream for event in events}
+            if len(streams) != 1 or None in streams:
+                raise Problem(
+                    400,
+                    "invalid_expectation",
+                    "expected_version is for events of one stream: name it in each of them, or "
+                    "send expected_versions",
+                )
+            versions[str(*streams)] = self.expected_version
+        none_after = None
+        if self.none_after is not None:
+            filters = tuple(one.filter() for one in self.none_after.match)
+            none_after = NoneAfter(self.none_after.position, filters)
+        return Expectation(
+            position=self.expected_position, versions=versions, none_after=none_after
+        )
+
+
+_NOTHING = _Expected()
+
+
+class _Batch(_Expected, frozen=True, kw_only=True):
+    events: list[msgspec.Raw]
+
+
+_expected = msgspec.json.Decoder(_Expected)
+_each_expected = msgspec.json.Decoder(list[_Expected])
+_batch = msgspec.json.Decoder(_Batch)
+
+
+def _may_expect(body: bytes) -> bool:
+    """Whether a member that says what is expected may be in there: most bodies have none."""
+    return b'"expected_' in body or b'"none_after"' in body or b"\\u" in body
+
+
+def decode_event(body: bytes, query: bytes = b"") -> tuple[NewEvent, Expectation | None]:
+    """An event, and what is expected of the log."""
+    event = _decode(parse_event, body)
+    expected = _decode(_expected.decode, body) if _may_expect(body) else _NOTHING
+    if query:
+        expected = _with_query(expected, query)
+    if expected.is_nothing:
+        return event, None
+    return event, expected.expectation([event])
+
+
+def decode_batch(body: bytes, query: bytes = b"") -> tuple[Sequence[NewEvent], Expectation | None]:
+    """The events of a batch, and what is expected of the log."""
+    expected: _Expected = _NOTHING
+    if body[:64].lstrip(b" \t\r\n").startswith(b"{"):
+        batch = _decode(_decode_batch, body)
+        expected = batch
+        body = b"[" + b",".join(map(bytes, batch.events)) + b"]"
+    events = _decode(parse_events, body)
+    if _may_expect(body):
+        for index, one in enumerate(_decode(_each_expected.decode, body)):
+            if not one.is_nothing:
+                raise Problem(
+                    400,
+                    "invalid_body",
+                    f"$[{index}]: what is expected stands in the query, or beside the events",
+                    index=index,
+                )
+    if query:
+        expected = _with_query(expected, query)
+    return events, expected.expectation(events)
+
+
+def _decode_batch(body: bytes) -> _Batch:
+    return _batch.decode(checked_utf8(body))
+
+
+def _with_query(expected: _Expected, query: bytes) -> _Expected:
+    said = Query(query)
+    changes = {
+        name: number
+        for name in ("expected_position", "expected_version")
+        if (number := said.whole_number(name, least=0, default=None)) is not None
+    }
+    return msgspec.structs.replace(expected, **changes) if changes else expected
 
 
 def decode_position(body: bytes) -> int:
     return _decode(lambda body: _position.decode(checked_utf8(body)), body).position
+
+
+def decode_body(body: bytes, kind: type[T]) -> T:
+    """A JSON object of this kind."""
+    return _decode(lambda body: msgspec.json.decode(checked_utf8(body), type=kind), body)
+
+
+_ETAG = re.compile(r'"([0-9]{1,19})"')
+
+
+def expected_position(if_match: str | None) -> int | None:
+    """The position that If-Match names; None without the header."""
+    if if_match is None:
+        return None
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None or int(match[1]) > MAX_POSITION:
+        raise Problem(400, "invalid_header", 'If-Match is one ETag of a checkpoint, such as "42"')
+    return int(match[1])
 
 
 def encode_position(position: int) -> bytes:
@@ -138,11 +265,13 @@ class Query:
         if len(pairs) > MAX_PARAMETERS or not query.isascii():
             raise Problem(400, "invalid_query", "The query cannot be read")
         self._values: dict[str, str] = {}
+        self._pairs: list[tuple[str, str]] = []
         is_plain = b"%" not in query and b"+" not in query
         for pair in pairs:
             name, _, value = pair.partition("=")
             if not is_plain:
                 name, value = unquote_plus(name), unquote_plus(value)
+            self._pairs.append((name, value))
             # Two values are as bad as one that is no number.
             self._values[name] = "" if name in self._values else value
 
@@ -157,6 +286,59 @@ class Query:
                 return number
         raise _invalid_parameter(name, least)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    @property
+    def names(self) -> Set[str]:
+        """Those of all parameters."""
+        return self._values.keys()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names and values, in the order in which they came."""
+        return self._pairs
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Every value of a parameter that may be given several times."""
+        return tuple(_text(name, value) for key, value in self._pairs if key == name)
+
+    def text(self, name: str) -> str | None:
+        """The value of a parameter that may be given once, and may be empty."""
+        values = self.texts(name)
+        if len(values) > 1:
+            raise Problem(400, "invalid_parameter", f"Send '{name}' only once")
+        return values[0] if values else None
+
+    def word(self, name: str, words: Sequence[str]) -> str | None:
+        """One of these words."""
+        value = self.text(name)
+        if value is not None and value not in words:
+            raise Problem(
+                400, "invalid_parameter", f"Invalid '{name}' parameter: send {' or '.join(words)}"
+            )
+        return value
+
+    def moment(self, name: str) -> str | None:
+        """A time; the plus of its offset may stand there as it is, though it means a space."""
+        value = self.text(name)
+        return value and value.replace(" ", "+")
+
+    def seconds(self, name: str, *, most: int) -> float | None:
+        """A duration such as 20s, 500ms or 1m; a bare number is of seconds."""
+        value = self.text(name)
+        if value is None:
+            return None
+        match = _SECONDS.fullmatch(value)
+        seconds = float(match[1]) * _UNITS_S[match[2]] if match else -1.0
+        if not 0 <= seconds <= most:
+            raise Problem(
+                400,
+                "invalid_parameter",
+                f"Invalid '{name}' parameter: send a duration of at most {most}s, such as 20s",
+            )
+        return seconds
+
     def required_number(self, name: str, *, least: int) -> int:
         number = self.whole_number(name, least=least, default=None)
         if number is None:
@@ -165,6 +347,15 @@ class Query:
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
+_SECONDS = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m|)")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+
+
+def _text(name: str, value: str) -> str:
+    """A value of the query as text: its bytes are UTF-8."""
+    if "\ufffd" in value:
+        raise Problem(400, "invalid_parameter", f"Invalid '{name}' parameter: send UTF-8")
+    return value
 
 
 def _invalid_parameter(name: str, least: int) -> Problem:

@@ -32,7 +32,10 @@ LOOK_AGAIN_S = 0.05
 class Worker:
     """What a worker process is given: where it serves, and how it hears from the first one."""
 
-    def __init__(self, taken: socket.socket, lifeline: int) -> None:
+    def __init__(self, place: int, taken: socket.socket, lifeline: int) -> None:
+        self.place = place
+        """From 0; a worker that replaces another has its place."""
+
         self.taken = taken
         self.lifeline = lifeline
         """A descriptor that can be read when the first process has ended."""
@@ -121,7 +124,7 @@ class Workers:
             # Ctrl-C reaches every process of a terminal; the first one passes it on, once.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            self._serve(Worker(self._sockets[place], self._lifeline))
+            self._serve(Worker(place, self._sockets[place], self._lifeline))
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1

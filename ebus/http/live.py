@@ -1,0 +1,557 @@
+"""Events as they come: tails that begin in the history and go on with what is appended.
+
+A tail reads on by itself until it has caught up. From then on the tenant's hub, which reads each
+new event once, writes to all of its tails. One whose client does not keep up leaves the hub and
+reads the history from where it stands, so that nothing waits for it in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Protocol
+
+import msgspec
+from litestar.types import Receive, Scope, Send
+
+from ebus.core.aio import AsyncTenantStore
+from ebus.core.errors import EbusError
+from ebus.core.filter import Filter
+from ebus.core.store import WirePage
+from ebus.http.news import LOOK_AGAIN_S, WorkerCommits
+from ebus.http.problems import Problem
+from ebus.http.tenant import Tenant
+
+logger = logging.getLogger("ebus.http")
+
+HEARTBEAT_S = 15.0
+"""After so much silence a tail says that it is there: proxies close what is silent for longer."""
+
+PAGE_EVENTS = 256
+PAGE_BYTES = 64 * 1024
+"""What a hub reads, and writes to every tail, at a time."""
+
+TAILS_AT_A_TIME = 64
+"""After so many the hub lets others have the loop."""
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+JSON = "application/json"
+
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+class _Head(msgspec.Struct):
+    type: str
+    stream: str | None = None
+    version: int | None = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+class WireEvent(msgspec.Struct, frozen=True):
+    """An event of a page, as bytes."""
+
+    position: int
+    json: bytes
+
+
+def events_of(page: WirePage) -> list[WireEvent]:
+    """The events of a page, each by itself."""
+    if not page.count:
+        return []
+    events = map(bytes, _split(b"[%b]" % b",".join(page.chunks)))
+    return [WireEvent(int(json[len(b'{"position":') : json.index(b",")]), json) for json in events]
+
+
+class Frame:
+    """Bytes of an answer, which many answers may share."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    @cached_property
+    def chunk(self) -> bytes:
+        """As a chunk of a body (RFC 9112, 7.1)."""
+        return b"%x\r\n%b\r\n" % (len(self.body), self.body)
+
+
+class Framing(Protocol):
+    """How events are written one after the other."""
+
+    media_type: str
+    begin: bytes
+    end: bytes
+    heartbeat: bytes
+
+    separates: bool
+    """Whether the first byte of what follows is only to stand between events."""
+
+    def frame(self, events: list[WireEvent]) -> bytes: ...
+
+
+class _Array:
+    media_type = JSON
+    begin = b"["
+    end = b"]"
+    heartbeat = b" "
+    separates = True
+
+    def frame(self, events: list[WireEvent]) -> bytes:
+        return b"".join([b"," + event.json for event in events])
+
+
+class _Lines:
+    media_type = NDJSON
+    begin = b""
+    end = b""
+    heartbeat = b"\n"
+    separates = False
+
+    def frame(self, events: list[WireEvent]) -> bytes:
+        return b"".join([_on_one_line(event.json) + b"\n" for event in events])
+
+
+class _ServerSentEvents:
+    media_type = SSE
+    begin = b"retry: 1000\n\n"
+    end = b""
+    heartbeat = b": still here\n\n"
+    separates = False
+
+    def frame(self, events: list[WireEvent]) -> bytes:
+        return b"".join(
+            [b"id: %d\ndata: %b\n\n" % (one.position, _on_one_line(one.json)) for one in events]
+        )
+
+
+def _on_one_line(json: bytes) -> bytes:
+    """Line breaks in JSON are white space."""
+    return json.translate(_LINE_BREAKS) if b"\n" in json or b"\r" in json else json
+
+
+FRAMINGS: dict[str, Framing] = {JSON: _Array(), NDJSON: _Lines(), SSE: _ServerSentEvents()}
+
+
+class Sink(Protocol):
+    """Where a tail's answer goes."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client is behind with what it was sent."""
+        ...
+
+    @property
+    def is_gone(self) -> bool: ...
+
+    def write(self, frame: Frame) -> None: ...
+
+    async def drain(self) -> None:
+        """Return when it is not full, or gone."""
+        ...
+
+    def when_left(self, left: Callable[[], None]) -> None:
+        """Have this called when the client leaves."""
+        ...
+
+
+class Live:
+    """The tails and the long polls of one server process."""
+
+    def __init__(self, commits: WorkerCommits, *, max_tails: int) -> None:
+        self._commits = commits
+        self._max_tails = max_tails
+        self._waiting: dict[int, int] = {}
+        """Tenant's number → its requests that wait."""
+        self._hubs: dict[int, Hub] = {}
+        self._stores: dict[int, AsyncTenantStore] = {}
+        self._seen: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._ends: set[Callable[[], None]] = set()
+        self.is_closing = False
+
+    @contextmanager
+    def waiting(self, tenant: Tenant, end: Callable[[], None]) -> Iterator[None]:
+        """Count a request that waits for events; `end` is called when the server stops.
+
+        Raises `Problem` 503 for one too many. Meanwhile what other workers write is looked for.
+        """
+        number = tenant.number
+        if self._waiting.get(number, 0) >= self._max_tails:
+            raise Problem(
+                503,
+                "too_many_tails",
+                f"{self._max_tails} requests of this tenant wait for events already",
+                {"Retry-After": "5"},
+            )
+        self._waiting[number] = self._waiting.get(number, 0) + 1
+        self._ends.add(end)
+        if self._commits.are_shared and number not in self._stores:
+            self._stores[number] = tenant.store
+            self._seen[number] = self._commits.seen(number)
+            if self._timer is None:
+                self._look_again()
+        try:
+            yield
+        finally:
+            self._ends.discard(end)
+            self._waiting[number] -= 1
+            if not self._waiting[number]:
+                del self._waiting[number]
+                self._stores.pop(number, None)
+
+    def hub(self, tenant: Tenant) -> Hub:
+        """The tenant's hub."""
+        hub = self._hubs.get(tenant.number)
+        if hub is None or hub.store is not tenant.store:
+            hub = self._hubs[tenant.number] = Hub(tenant.store)
+        return hub
+
+    def _look_again(self) -> None:
+        """Look whether other workers have written. Nobody looks while nobody waits."""
+        self._timer = None
+        if not self._stores:
+            return
+        for number, store in self._stores.items():
+            seen = self._commits.seen(number)
+            if seen != self._seen[number]:
+                self._seen[number] = seen
+                store.tell()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look_again)
+
+    def close(self) -> None:
+        """End every answer that waits."""
+        self.is_closing = True
+        for end in list(self._ends):
+            end()
+
+
+class Hub:
+    """Reads what is appended to one tenant, once, and writes it to all tails that are up to date.
+
+    A tail joins exactly where the hub stands: what lies before it has read itself, what comes
+    after the hub writes to it. So there is no gap and no repeat between the two.
+    """
+
+    def __init__(self, store: AsyncTenantStore) -> None:
+        self.store = store
+        self.position = 0
+        """The last position that was written to the tails; of no meaning without any."""
+        self._tails: dict[Tail, None] = {}
+        self._news = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return bool(self._tails)
+
+    def join(self, tail: Tail) -> bool:
+        """Take a tail that has everything up to the hub's position; False for another one."""
+        if not self._tails:
+            self.position = tail.next - 1
+        elif tail.next - 1 != self.position:
+            return False
+        self._tails[tail] = None
+        self._news.set()  # something may have come since the tail has looked
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run())
+        return True
+
+    def leave(self, tail: Tail) -> None:
+        self._tails.pop(tail, None)
+        if not self._tails:
+            self._news.set()  # so that the work ends
+
+    async def _run(self) -> None:
+        end_watch = self.store.watch(self._news.set)
+        self._beat()
+        try:
+            while self._tails:
+                await self._news.wait()
+                self._news.clear()
+                while self._tails and await self._write_next():
+                    pass
+        except EbusError as error:
+            for tail in list(self._tails):
+                tail.fail(error)
+            self._tails.clear()
+        finally:
+            end_watch()
+            if self._next_beat is not None:
+                self._next_beat.cancel()
+
+    def _beat(self) -> None:
+        for tail in list(self._tails):
+            tail.beat()
+        self._next_beat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
+
+    async def _write_next(self) -> bool:
+        """Write the next page to every tail; says whether there was one."""
+        page = await self.store.read_wire(self.position + 1, limit=PAGE_EVENTS)
+        if not page.count:
+            return False
+        events = events_of(page)
+        self.position = events[-1].position
+        frames: dict[tuple[str, Filter | None], Frame | None] = {}
+        for at, tail in enumerate(list(self._tails)):
+            kind = (tail.framing.media_type, tail.filter)
+            if kind not in frames:
+                wanted = events if tail.filter is None else _matching(events, tail.filter)
+                frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
+            tail.take(frames[kind], self.position)
+            if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
+                await asyncio.sleep(0)
+        return True
+
+
+def _matching(events: list[WireEvent], wanted: Filter) -> list[WireEvent]:
+    matching = []
+    for event in events:
+        head = _decode_head(event.json)
+        if wanted.matches(head, head.version):
+            matching.append(event)
+    return matching
+
+
+class Tail:
+    """An answer that is written as events come, or only up to the end that there was.
+
+    `start` is the first position; with `follow` the answer goes on. `filter` has no end in time
+    when it follows.
+    """
+
+    status = 200
+
+    def __init__(
+        self,
+        live: Live,
+        tenant: Tenant,
+        framing: Framing,
+        *,
+        start: int,
+        follow: bool,
+        filter: Filter | None = None,
+        stop: int | None = None,
+        batch_events: int = 1_000,
+    ) -> None:
+        self._live = live
+        self._tenant = tenant
+        self._store = tenant.store
+        self.framing = framing
+        self.filter = filter
+        self.next = max(1, start)
+        """The first position that has not been written."""
+        self._follow = follow
+        self._stop = stop
+        self._batch_events = batch_events
+        self._sink: Sink | None = None
+        self._is_first = True
+        self._ended = False
+        self._failure: EbusError | None = None
+        self._woken: asyncio.Future[None] | None = None
+        self._hub: Hub | None = None
+        self._written_s = 0.0
+        self.fields = [
+            (b"content-type", framing.media_type.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+
+    async def run(self, sink: Sink) -> None:
+        """Write the whole answer. Raises what reading raises."""
+        self._sink = sink
+        sink.when_left(self._wake)
+        with self._live.waiting(self._tenant, self._end):
+            if self.framing.begin:
+                self._write(Frame(self.framing.begin))
+            try:
+                await self._run(sink)
+            finally:
+                if self._hub is not None:
+                    self._hub.leave(self)
+        if self.framing.end and not sink.is_gone:
+            self._write(Frame(self.framing.end))
+
+    async def _run(self, sink: Sink) -> None:
+        hub = self._hub = self._live.hub(self._tenant)
+        end = self._stop
+        if not self._follow:
+            head = await self._store.head()
+            end = head if end is None else min(end, head)
+        while not (sink.is_gone or self._ended):
+            if await self._read_on(sink, hub, end):
+                continue
+            if not self._follow or (end is not None and self.next > end):
+                return
+            if hub.join(self):
+                await self._until_woken()
+                hub.leave(self)
+                if self._failure is not None:
+                    raise self._failure
+                await sink.drain()
+            else:
+                await asyncio.sleep(0)
+
+    async def _read_on(self, sink: Sink, hub: Hub, end: int | None) -> bool:
+        """Write the next page of the history; False at its end."""
+        until = hub.position if hub.is_active else await self._store.head()
+        stop = until if end is None else min(until, end)
+        if self.next > stop:
+            return False
+        page = await self._store.read_wire(
+            self.next, stop, limit=self._batch_events, filter=self.filter
+        )
+        if page.count:
+            self._write_events(Frame(self.framing.frame(events_of(page))))
+            await sink.drain()
+        elif self._now_s() - self._written_s > HEARTBEAT_S:
+            self._write(Frame(self.framing.heartbeat))
+        self.next = stop + 1 if page.next is None else page.next
+        await asyncio.sleep(0)  # small pages are read on the loop, which others wait for
+        return True
+
+    def take(self, frame: Frame | None, through: int) -> None:
+        """Write what the hub has read, up to this position; or leave it when the sink is full."""
+        sink = self._sink
+        if self._hub is None or self not in self._hub._tails or sink is None:
+            return
+        if self.next > through:  # it has left and come back while this page was being written
+            return
+        if sink.is_full or sink.is_gone:
+            self._hub.leave(self)
+            self._wake()
+            return
+        self.next = through + 1
+        if frame is not None:
+            self._write_events(frame)
+
+    def beat(self) -> None:
+        """Say that the answer goes on, unless it has said something lately."""
+        sink = self._sink
+        quiet_s = self._now_s() - self._written_s
+        if sink is not None and not sink.is_full and quiet_s > HEARTBEAT_S / 2:
+            self._write(Frame(self.framing.heartbeat))
+
+    def fail(self, error: EbusError) -> None:
+        """Break the answer off."""
+        self._failure = error
+        self._wake()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    async def _until_woken(self) -> None:
+        if self._ended or (self._sink is not None and self._sink.is_gone):
+            return
+        self._woken = asyncio.get_running_loop().create_future()
+        await self._woken
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def _write_events(self, frame: Frame) -> None:
+        if self._is_first:
+            self._is_first = False
+            if self.framing.separates:
+                frame = Frame(frame.body[1:])
+        self._write(frame)
+
+    def _write(self, frame: Frame) -> None:
+        if self._sink is not None and not self._sink.is_gone:
+            self._sink.write(frame)
+            self._written_s = self._now_s()
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer by ASGI, where a writer of its own sends what there is."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
+        sink = _AsgiSink(send, receive)
+        writer = asyncio.ensure_future(sink.send_all())
+        try:
+            await self.run(sink)
+        finally:
+            sink.close()
+            await writer
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _AsgiSink:
+    """Frames that wait for the writer."""
+
+    def __init__(self, send: Send, receive: Receive) -> None:
+        self._send = send
+        self._frames: list[bytes] = []
+        self._bytes = 0
+        self._left: Callable[[], None] | None = None
+        self._changed = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._closed = False
+        self.is_gone = False
+        self._client = asyncio.ensure_future(self._await_disconnect(receive))
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes > PAGE_BYTES
+
+    def write(self, frame: Frame) -> None:
+        self._frames.append(frame.body)
+        self._bytes += len(frame.body)
+        self._changed.set()
+
+    async def drain(self) -> None:
+        while self.is_full and not self.is_gone:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def when_left(self, left: Callable[[], None]) -> None:
+        self._left = left
+
+    async def _await_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._go()
+
+    def _go(self) -> None:
+        self.is_gone = True
+        self._drained.set()
+        self._changed.set()
+        if self._left is not None:
+            self._left()
+
+    async def send_all(self) -> None:
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                frames, self._frames = self._frames, []
+                if frames and not self.is_gone:
+                    await self._send(
+                        {
+                            "type": "http.response.body",
+                            "body": b"".join(frames),
+                            "more_body": True,
+                        }
+                    )
+                self._bytes = sum(map(len, self._frames))
+                self._drained.set()
+                if (self._closed or self.is_gone) and not self._frames:
+                    return
+        except Exception:
+            self._go()
+            raise
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+        self._client.cancel()

@@ -1,0 +1,48 @@
+"""That a tenant has been written to, told from one worker to the others."""
+
+from __future__ import annotations
+
+import mmap
+
+LOOK_AGAIN_S = 0.005
+"""How often a worker with tails looks whether another one has written to their tenants."""
+
+
+class Commits:
+    """How often each worker has written to each tenant, in memory that all of them share.
+
+    Each worker counts in numbers of its own, so that no lock is needed and none is missed.
+    """
+
+    def __init__(self, tenants: int, workers: int) -> None:
+        self._tenants = tenants
+        self._workers = workers
+        counts = tenants * workers if workers > 1 else 1
+        self._counts = memoryview(mmap.mmap(-1, 8 * max(1, counts))).cast("Q")
+
+    def of(self, worker: int) -> WorkerCommits:
+        """The numbers as this worker counts and sees them, from 0 on."""
+        return WorkerCommits(self._counts, worker, self._tenants, self._workers)
+
+
+class WorkerCommits:
+    """What one worker counts, and what it sees of the others."""
+
+    def __init__(self, counts: memoryview, worker: int, tenants: int, workers: int) -> None:
+        self._counts = counts
+        self._own = worker * tenants
+        self._others = [place * tenants for place in range(workers) if place != worker]
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether there is any other worker."""
+        return bool(self._others)
+
+    def count(self, tenant: int) -> None:
+        """Say that this worker has written to the n-th tenant."""
+        self._counts[self._own + tenant] += 1
+
+    def seen(self, tenant: int) -> int:
+        """How often the others have written to it."""
+        counts = self._counts
+        return sum([counts[other + tenant] for other in self._others])

@@ -1,0 +1,220 @@
+"""Reading events: ranges, what a filter selects, and streams that go on as events come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from ebus.config import Config
+from ebus.core.aio import AsyncTenantStore
+from ebus.core.filter import Filter
+from ebus.core.store import StreamInfo, WirePage
+from ebus.http.answers import Answer, EventArray, event_array
+from ebus.http.endpoint import Call, Route
+from ebus.http.live import FRAMINGS, JSON, Live, Tail, events_of
+from ebus.http.problems import Problem
+from ebus.http.selection import (
+    SELECTING,
+    Waiter,
+    filter_of,
+    framing_of,
+    last_event_id,
+    listed,
+    listing_link,
+    selected_link,
+)
+from ebus.http.wire import Query
+
+STREAM_BATCH_EVENTS = 1_000
+
+
+def read_routes(config: Config, live: Live) -> list[Route]:
+    limits = config.limits
+
+    async def read_events(call: Call) -> Answer | EventArray:
+        query = Query(call.query)
+        if not query.names.isdisjoint(SELECTING):
+            return await read_selected(call, query)
+        start = query.required_number("from", least=0)
+        stop = query.whole_number("to", least=0, default=None)
+        page = await call.tenant.store.read_wire(start, stop, limit=limits.max_read_events)
+        if page.next is None or page.count == limits.max_read_events:
+            return event_array(page, headers=_next_link(page.next, stop))
+        # The events are large: what is left of them is read while the first are on their way.
+        # Positions bound the answer now, so that the link can be said before the end is seen.
+        head = await call.tenant.store.head()
+        last = min(head, page.first_position + limits.max_read_events - 1)
+        last = max(last, page.next - 1)  # a page may reach over positions that hold nothing
+        last = last if stop is None else min(last, stop)
+        more = last < head and last != stop
+        return EventArray(
+            page,
+            _further_pages(call.tenant.store, page.next, last, limits.max_read_events),
+            headers=_next_link(last + 1 if more else None, stop),
+        )
+
+    async def read_selected(call: Call, query: Query) -> Answer:
+        store = call.tenant.store
+        wanted = filter_of(query, limits)
+        backwards = query.word("direction", ("forward", "backward")) == "backward"
+        last = query.whole_number("last", least=1, default=None)
+        wait_s = query.seconds("wait", most=limits.max_wait_s)
+        limit = query.whole_number("limit", least=1, default=last or limits.max_read_events)
+        limit = min(limit or 1, limits.max_read_events)
+        if last is None and not backwards and wanted is None:
+            start = query.required_number("from", least=0)
+        else:
+            start = query.whole_number("from", least=0, default=0) or 0
+        stop = query.whole_number("to", least=0, default=None)
+        if wait_s is None:
+            if last is not None:
+                limit = min(limit, last)
+            page = await store.read_wire(
+                start, stop, limit=limit, filter=wanted, backwards=backwards or last is not None
+            )
+            link = selected_link(query, page.next, backwards or last is not None)
+            if last is None or backwards:
+                return event_array(page, headers=link)
+            return event_array(_turned(page), headers=link)
+        if backwards or last is not None or "until" in query:
+            raise Problem(
+                400, "invalid_parameter", "'wait' goes with neither backward, nor last, nor until"
+            )
+        page = await wait_for(call, start, stop, limit, wanted, wait_s)
+        return event_array(page, headers=selected_link(query, page.next, backwards=False))
+
+    async def wait_for(
+        call: Call, start: int, stop: int | None, limit: int, wanted: Filter | None, wait_s: float
+    ) -> WirePage:
+        """The first events there are, or an empty page once the time is over."""
+        store = call.tenant.store
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + wait_s
+        waiter = Waiter(store)
+        if call.when_left is not None:
+            call.when_left(waiter.end)
+        with live.waiting(call.tenant, waiter.end):
+            while True:
+                head = await store.head()
+                page = await store.read_wire(start, stop, limit=limit, filter=wanted)
+                left_s = until_s - loop.time()
+                if page.count or left_s <= 0 or waiter.ended or live.is_closing:
+                    return page
+                start = max(start, head + 1) if page.next is None else page.next
+                if stop is not None and start > stop:
+                    return page
+                if page.next is None:
+                    await waiter.wait(start, left_s)
+
+    async def stream_events(call: Call) -> EventArray | Tail:
+        query = Query(call.query)
+        framing = framing_of(call.header(b"accept"))
+        follow = query.word("follow", ("true", "false")) == "true"
+        wanted = filter_of(query, limits)
+        batch = query.whole_number("batch_size", least=1, default=STREAM_BATCH_EVENTS)
+        limit = min(batch or STREAM_BATCH_EVENTS, limits.max_read_events)
+        stop = query.whole_number("to", least=0, default=None)
+        store = call.tenant.store
+        start = last_event_id(call.header(b"last-event-id"))
+        last = query.whole_number("last", least=1, default=None)
+        if start is None and last is not None:
+            if last > limits.max_read_events:
+                raise Problem(
+                    400, "invalid_parameter", f"'last' is at most {limits.max_read_events}"
+                )
+            start = await _start_of_last(store, last, stop, wanted)
+        if start is None:
+            needed = not follow and wanted is None and framing is FRAMINGS[JSON]
+            if needed:
+                start = query.required_number("from", least=0)
+            else:
+                start = query.whole_number("from", least=0, default=1) or 0
+        if follow or framing is not FRAMINGS[JSON]:
+            if follow and "until" in query:
+                raise Problem(400, "invalid_parameter", "'follow' does not go with 'until'")
+            return Tail(
+                live,
+                call.tenant,
+                framing,
+                start=start,
+                stop=stop,
+                follow=follow,
+                filter=wanted,
+                batch_events=limit,
+            )
+        # Up to where the log is now: a stream that chased its writers might never end.
+        head = await store.head()
+        end = head if stop is None else min(head, stop)
+        page = await store.read_wire(start, end, limit=limit, filter=wanted)
+        return EventArray(page, _further_pages(store, page.next, end, limit, wanted))
+
+    async def list_streams(call: Call) -> Answer:
+        query = Query(call.query)
+        prefix, after = query.text("prefix") or "", query.text("after") or ""
+        limit = listed(query, limits)
+        found = await call.tenant.store.streams(prefix, after=after, limit=limit)
+        headers = {}
+        if len(found) == limit:
+            headers["Link"] = listing_link("/streams", prefix, found[-1].stream, limit)
+        return Answer(msgspec.json.encode(Streams(found)), headers=headers)
+
+    return [
+        Route("GET", "/events", read_events),
+        Route("GET", "/events/stream", stream_events),
+        Route("GET", "/streams", list_streams),
+    ]
+
+
+class Streams(msgspec.Struct, frozen=True):
+    """Streams in the order of their names."""
+
+    streams: list[StreamInfo]
+
+
+async def _start_of_last(
+    store: AsyncTenantStore, last: int, stop: int | None, wanted: Filter | None
+) -> int:
+    """The position of the first of the last events that match."""
+    start, left = 1, last
+    until: int | None = stop
+    while left:
+        page = await store.read_wire(1, until, limit=left, filter=wanted, backwards=True)
+        if page.count:
+            start, left = events_of(page)[-1].position, left - page.count
+        if page.next is None or not left:
+            break
+        until = page.next
+        await asyncio.sleep(0)
+    return start if left < last else await store.head() + 1
+
+
+def _turned(page: WirePage) -> WirePage:
+    """A page that was read backwards, forwards."""
+    events = events_of(page)[::-1]
+    first_position = events[0].position if events else 0
+    return WirePage([event.json for event in events], len(events), first_position, page.next)
+
+
+async def _further_pages(
+    store: AsyncTenantStore,
+    start: int | None,
+    stop: int,
+    limit: int,
+    wanted: Filter | None = None,
+) -> AsyncIterator[WirePage]:
+    """The pages from `start` up to `stop`, none without a start. No transaction spans two."""
+    while start is not None and start <= stop:
+        page = await store.read_wire(start, stop, limit=limit, filter=wanted)
+        yield page
+        start = page.next
+        await asyncio.sleep(0)  # small pages are read on the loop, which others wait for
+
+
+def _next_link(next_position: int | None, stop: int | None) -> dict[str, str]:
+    """Where to go on, when the limit cut the answer (RFC 8288)."""
+    if next_position is None:
+        return {}
+    to = "" if stop is None else f"&to={stop}"
+    return {"Link": f'</events?from={next_position}{to}>; rel="next"'}

@@ -1,0 +1,142 @@
+"""What a read asks for beyond a range of positions: filters, direction, form, patience."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlencode
+
+from ebus.core.aio import AsyncTenantStore
+from ebus.core.filter import Filter, check_filter
+from ebus.core.limits import MAX_POSITION, Limits
+from ebus.http.live import FRAMINGS, JSON, NDJSON, SSE, Framing
+from ebus.http.problems import Problem
+from ebus.http.wire import Query
+
+LISTED_AT_ONCE = 1_000
+
+SELECTING = frozenset(
+    {
+        "type",
+        "stream",
+        "stream_prefix",
+        "from_version",
+        "to_version",
+        "since",
+        "until",
+        "direction",
+        "last",
+        "limit",
+        "wait",
+    }
+)
+"""Parameters of a read that make it more than a range."""
+
+
+def filter_of(query: Query, limits: Limits) -> Filter | None:
+    """The filter that a query names; None without one. Raises `InvalidFilter` and `Problem`."""
+    wanted = Filter(
+        types=query.texts("type"),
+        stream=query.text("stream"),
+        stream_prefix=query.text("stream_prefix"),
+        from_version=query.whole_number("from_version", least=0, default=None),
+        to_version=query.whole_number("to_version", least=0, default=None),
+        since=query.moment("since"),
+        until=query.moment("until"),
+    )
+    check_filter(wanted, limits)
+    return None if wanted == _EVERYTHING else wanted
+
+
+_EVERYTHING = Filter()
+
+
+def framing_of(accept: bytes | None) -> Framing:
+    """How a stream is to be written. Raises `Problem` 406."""
+    best: tuple[float, int] = (0.0, 0)
+    chosen: Framing | None = None
+    offers = [JSON, NDJSON, SSE]
+    for named in (accept or b"*/*").decode("latin-1").lower().split(","):
+        kind, *parameters = [part.strip() for part in named.split(";")]
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        for place, offer in enumerate(offers):
+            group = offer.partition("/")[0] + "/*"
+            # The order of the offers only counts where the client has no preference.
+            rank = (quality, 100 * (kind == offer) + 10 * (kind == group) - place)
+            if kind in {offer, group, "*/*"} and quality > 0 and (chosen is None or rank > best):
+                best, chosen = rank, FRAMINGS[offer]
+    if chosen is None:
+        raise Problem(406, "not_acceptable", f"A stream is sent as {', '.join(offers)}")
+    return chosen
+
+
+def last_event_id(value: bytes | None) -> int | None:
+    """The position behind the one that a client has seen last (HTML, 9.2.4)."""
+    if not value:
+        return None
+    if not (value.isdigit() and len(value) <= 19 and int(value) < MAX_POSITION):
+        raise Problem(400, "invalid_header", "Last-Event-ID is the position of an event")
+    return int(value) + 1
+
+
+class Waiter:
+    """Waits for the log to grow; it can be told that nobody waits any more."""
+
+    def __init__(self, store: AsyncTenantStore) -> None:
+        self._store = store
+        self._woken: asyncio.Future[None] | None = None
+        self.ended = False
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def wait(self, position: int, seconds: float) -> None:
+        """Return when the head is at the position, the time over, or the waiting ended."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + seconds
+        end_watch = self._store.watch(self._wake)
+        timer = loop.call_at(until_s, self._wake)
+        try:
+            while not self.ended and loop.time() < until_s:
+                self._woken = loop.create_future()
+                if await self._store.head() >= position:
+                    return
+                await self._woken
+        finally:
+            timer.cancel()
+            end_watch()
+
+
+def selected_link(query: Query, next_position: int | None, backwards: bool) -> dict[str, str]:
+    """The same read from where this one was cut."""
+    if next_position is None:
+        return {}
+    moved = "to" if backwards else "from"
+    kept = [(name, value) for name, value in query.pairs if name not in {moved, "wait"}]
+    return {"Link": f'</events?{urlencode([*kept, (moved, next_position)])}>; rel="next"'}
+
+
+def listed(query: Query, limits: Limits) -> int:
+    """How many entries of a list are asked for."""
+    limit = query.whole_number("limit", least=1, default=LISTED_AT_ONCE) or LISTED_AT_ONCE
+    return min(limit, limits.max_read_events)
+
+
+def listing_link(path: str, prefix: str, after: str, limit: int) -> str:
+    """Where a list goes on."""
+    parameters = {"prefix": prefix, "after": after, "limit": limit}
+    return f'<{path}?{urlencode(parameters)}>; rel="next"'
+
+
+
+
