@@ -6,55 +6,111 @@ It favours being read over being fast. Nothing survives the process, whatever th
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ebus.core.consumers import Subscription
 from ebus.core.engine import Durability, Engine
-from ebus.core.errors import EbusError, InvalidRange, StoreClosed
-from ebus.core.event import decode_event, encode_events, utc_now
+from ebus.core.errors import InvalidRange, StoreClosed
+from ebus.core.event import Event, decode_event, utc_now
+from ebus.core.filter import Filter
 from ebus.core.limits import Limits
+from ebus.core.plan import Index, Plan, plan_writes
 from ebus.core.store import (
     NO_QUOTA,
-    Append,
-    Appended,
     Page,
     Quota,
     Room,
-    SaveCheckpoint,
+    StreamInfo,
     SupportsQuota,
     SupportsTrim,
     TenantStore,
     Write,
     Written,
     check_range,
-    refusals_of,
+    check_writes,
 )
 from ebus.core.tenant import TenantName
 
 
-class Log:
+class Log(Index):
     """What one tenant has stored: the part that outlives its stores."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        """Told when the head has moved, and when a store is closed."""
         self.head = 0
         self.events: dict[int, bytes] = {}
         """Position → the event as wire JSON, in the order of the positions."""
-        self.checkpoints: dict[str, int] = {}
+        self.recorded_at_ns: dict[int, int] = {}
+        """Position → when the event was stored, in Unix nanoseconds; it never goes down."""
+        self.last_recorded_at_ns = 0
+        self.ids: dict[str, int] = {}
+        """Id → position, of the events that are stored."""
+        self.streams: dict[str, int] = {}
+        """Stream → the version of its last event, stored or trimmed."""
+        self.subscriptions: dict[str, Subscription] = {}
         self.size_bytes = 0
-        """Of the events and of the checkpoints' names."""
+        """Of the events and of the subscriptions' names."""
 
-    def append(self, encoded: Sequence[bytes]) -> Appended:
+    def position_of(self, id: str) -> int | None:
+        return self.ids.get(id)
+
+    def event_at(self, position: int) -> Event:
+        return decode_event(self.events[position])
+
+    def stream_version(self, stream: str) -> int:
+        return self.streams.get(stream, 0)
+
+    def any_match(self, wanted: Filter, after: int) -> int | None:
+        for position in range(after + 1, self.head + 1):
+            if position in self.events and self.matches(wanted, position):
+                return position
+        return None
+
+    def subscription(self, name: str) -> Subscription | None:
+        return self.subscriptions.get(name)
+
+    def matches(self, wanted: Filter, position: int) -> bool:
+        """Whether the event at a position is one of those that are wanted."""
+        since_ns, until_ns = wanted.since_ns, wanted.until_ns
+        if since_ns is not None and self.recorded_at_ns[position] < since_ns:
+            return False
+        if until_ns is not None and self.recorded_at_ns[position] >= until_ns:
+            return False
+        event = self.event_at(position)
+        return wanted.matches(event, event.version)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Store what was planned on top of this very log."""
         first = self.head + 1
-        self.events.update(enumerate(encoded, first))
-        self.head += len(encoded)
-        self.size_bytes += sum(map(len, encoded))
-        return Appended(first, self.head)
-
-    def save_checkpoint(self, name: str, position: int) -> None:
-        if name not in self.checkpoints:
+        if plan.encoded:
+            # A clock that was set back must not part events from their order.
+            self.last_recorded_at_ns = max(self.last_recorded_at_ns, time.time_ns())
+        for position, encoded in enumerate(plan.encoded, first):
+            self.events[position] = encoded
+            self.recorded_at_ns[position] = self.last_recorded_at_ns
+            self.size_bytes += len(encoded)
+        self.ids |= plan.ids
+        self.streams |= plan.streams
+        for name in plan.subscriptions.keys() - self.subscriptions.keys():
             self.size_bytes += len(name.encode())
-        self.checkpoints[name] = position
+        self.subscriptions |= plan.subscriptions
+        self.head = plan.head
+        self.changed.notify_all()
+
+    def forget(self, position: int) -> None:
+        """Let go of an event, if it is there. Its id may be used again, its version may not."""
+        encoded = self.events.pop(position, None)
+        if encoded is None:
+            return
+        self.size_bytes -= len(encoded)
+        del self.recorded_at_ns[position]
+        forgotten = decode_event(encoded)
+        if forgotten.id is not None:
+            del self.ids[forgotten.id]
 
 
 class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
@@ -79,28 +135,22 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
 
     def commit(self, writes: Sequence[Write]) -> list[Written]:
         with self._open_log() as log:
-            results: list[Written] = []
-            now = utc_now()
             room = Room(
                 self._quota,
                 events=len(log.events),
                 size_bytes=log.size_bytes,
-                knows=lambda name: name in log.checkpoints,
+                knows=lambda name: name in log.subscriptions,
             )
-            for write, invalid in zip(writes, refusals_of(writes, self._limits), strict=True):
-                refusal: EbusError | None = invalid
-                if refusal is None and isinstance(write, SaveCheckpoint):
-                    refusal = room.take_name(write.name)
-                    if refusal is None:
-                        log.save_checkpoint(write.name, write.position)
-                    results.append(refusal)
-                elif refusal is None and isinstance(write, Append):
-                    encoded = encode_events(write.events, log.head + 1, now)
-                    refusal = room.take_events(encoded)
-                    results.append(refusal or log.append(encoded))
-                else:
-                    results.append(refusal)
-            return results
+            plan = plan_writes(
+                writes,
+                check_writes(writes, self._limits),
+                head=log.head,
+                now=utc_now(),
+                index=log,
+                room=None if self._quota == NO_QUOTA else room,
+            )
+            log.carry_out(plan)
+            return plan.results
 
     def read(
         self,
@@ -109,26 +159,43 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> Page:
-        bounds = check_range(start, stop, limit, max_bytes, self._limits)
+        bounds = check_range(start, stop, limit, max_bytes, self._limits, filter)
         with self._open_log() as log:
-            page: list[bytes] = []
+            page: list[Event] = []
             size = 0
-            for position in range(bounds.start, min(bounds.stop, log.head) + 1):
+            positions = range(bounds.start, min(bounds.stop, log.head) + 1)
+            for position in reversed(positions) if backwards else positions:
                 if position not in log.events:
                     continue
+                if filter is not None and not log.matches(filter, position):
+                    continue
                 if len(page) == bounds.limit or size >= bounds.max_bytes:
-                    return Page([decode_event(wire) for wire in page], position)
-                page.append(log.events[position])
-                size += len(page[-1])
-            return Page([decode_event(wire) for wire in page], None)
+                    return Page(page, position)
+                page.append(log.event_at(position))
+                size += len(log.events[position])
+            return Page(page, None)
 
     def trim(self, through: int) -> None:
         with self._open_log() as log:
             if not 0 <= through <= log.head:
                 raise InvalidRange(f"cannot trim through {through}: the head is {log.head}")
             for position in [position for position in log.events if position <= through]:
-                log.size_bytes -= len(log.events.pop(position))
+                log.forget(position)
+
+    def streams(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> list[StreamInfo]:
+        bounds = check_range(1, None, limit, None, self._limits)
+        with self._open_log() as log:
+            names = sorted(it for it in log.streams if it.startswith(prefix) and it > after)
+            return [StreamInfo(name, log.streams[name]) for name in names[: bounds.limit]]
+
+    def stream_version(self, stream: str) -> int:
+        with self._open_log() as log:
+            return log.stream_version(stream)
 
     def head(self) -> int:
         with self._open_log() as log:
@@ -138,23 +205,36 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
         with self._open_log() as log:
             return len(log.events)
 
-    def checkpoint(self, name: str) -> int | None:
+    def wait(self, position: int, timeout_s: float) -> int:
         with self._open_log() as log:
-            return log.checkpoints.get(name)
+            log.changed.wait_for(lambda: log.head >= position or self._closed, timeout_s)
+            if self._closed:
+                raise StoreClosed("the store is closed")
+            return log.head
+
+    def checkpoint(self, name: str) -> int | None:
+        known = self.subscription(name)
+        return None if known is None else known.position
 
     def delete_checkpoint(self, name: str) -> bool:
         with self._open_log() as log:
-            existed = log.checkpoints.pop(name, None) is not None
+            existed = log.subscriptions.pop(name, None) is not None
             if existed:
                 log.size_bytes -= len(name.encode())
             return existed
 
+    def subscription(self, name: str) -> Subscription | None:
+        with self._open_log() as log:
+            return log.subscription(name)
+
     def checkpoints(self) -> dict[str, int]:
         with self._open_log() as log:
-            return dict(sorted(log.checkpoints.items()))
+            return {name: known.position for name, known in sorted(log.subscriptions.items())}
 
     def close(self) -> None:
         self._closed = True
+        with self._log.lock:
+            self._log.changed.notify_all()
 
     @property
     def closed(self) -> bool:

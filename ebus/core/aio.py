@@ -393,9 +393,13 @@ def _encode_read(
     *,
     limit: int | None = None,
     max_bytes: int | None = None,
+    filter: Filter | None = None,
+    backwards: bool = False,
 ) -> WirePage:
-    page = store.read(start, stop, limit=limit, max_bytes=max_bytes)
-    chunks = [encode_event(event, event.position, "") for event in page.events]
+    page = store.read(
+        start, stop, limit=limit, max_bytes=max_bytes, filter=filter, backwards=backwards
+    )
+    chunks = [encode_event(event, event.position, "", event.version) for event in page.events]
     first_position = page.events[0].position if page.events else 0
     return WirePage(chunks, len(chunks), first_position, page.next)
 

@@ -336,6 +336,8 @@ def _wait(it: Subscription, held: Lease, failures: int, not_before_ms: int) -> S
 
 def _settled(it: Subscription) -> Subscription:
     """With the checkpoint before the first unfinished event, unless it is further already."""
-    unfinished = [one.first_position for one in (*it.leases, *it.waiting)]
-    through = min(unfinished, default=it.frontier + 1) - 1
+    unfinished = [one.first_position for one in it.leases]
+    unfinished += [one.first_position for one in it.waiting]
+    # What was parked, and is handed out again, may lie beyond events that never were.
+    through = min([*unfinished, it.frontier + 1]) - 1
     return replace(it, position=min(max(it.position, through), MAX_POSITION))

@@ -172,9 +172,10 @@ class _Planning:
             after, answer = write.change(before, self._plan.head)
             if known is None and not after.has_group and not after.position:
                 return answer  # who only asks leaves nothing behind
-        refusal = self._room.take_name(write.name) if self._room is not None else None
-        if refusal is not None:
-            raise refusal
+        if self._room is not None and write.name not in self._plan.subscriptions:
+            refusal = self._room.take_name(write.name)
+            if refusal is not None:
+                raise refusal
         self._plan.subscriptions[write.name] = after
         return answer
 

@@ -17,7 +17,10 @@ class MemoryPlace:
 
     def peek(self, name: str) -> Peeked:
         log = self.logs.get(name)
-        return Peeked(list(log.events.values()), dict(log.checkpoints)) if log else NOTHING_STORED
+        if log is None:
+            return NOTHING_STORED
+        checkpoints = {name: known.position for name, known in log.subscriptions.items()}
+        return Peeked(list(log.events.values()), checkpoints)
 
 
 class TestMemoryConformance(EngineConformance):
