@@ -167,7 +167,11 @@ class AsyncTenantStore:
         process writes, unless somebody `tell`s.
         """
         self._watchers[moved] = None
-        return lambda: self._watchers.pop(moved, None) and None
+
+        def end() -> None:
+            self._watchers.pop(moved, None)
+
+        return end
 
     def tell(self) -> None:
         """Call those who watch, soon: the log may have grown."""

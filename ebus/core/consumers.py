@@ -190,7 +190,7 @@ def extend(id: str, seconds: float) -> Change:
 
 
 def cut(id: str, position: int) -> Change:
-    """The lease ends with this position; the answer is the `Lease`. The rest comes back uncharged."""
+    """The lease ends with this position; the answer is the `Lease`. The rest comes back."""
 
     def change(before: Subscription, head: int) -> tuple[Subscription, Lease]:
         held = _held(before, id)

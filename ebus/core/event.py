@@ -251,7 +251,7 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> bool:
     if len(events) >= _FEW and are_plainly_valid(events, limits):
         return True
     _check_each(events, limits)
-    return all([event.is_plain for event in events])
+    return all(event.is_plain for event in events)
 
 
 def are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:

@@ -82,8 +82,8 @@ def check_filter(wanted: Filter, limits: Limits) -> None:
     if len(wanted.types) > MAX_FILTER_TYPES:
         raise InvalidFilter(f"a filter has at most {MAX_FILTER_TYPES} types")
     try:
-        for type in wanted.types:
-            check_text(type, limits.max_type_chars, field="type")
+        for text in wanted.types:
+            check_text(text, limits.max_type_chars, field="type")
         if wanted.stream is not None:
             check_text(wanted.stream, limits.max_stream_chars, field="stream")
         if wanted.stream_prefix:

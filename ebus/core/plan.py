@@ -184,7 +184,7 @@ class _Planning:
 
     def _append(self, write: Append) -> Appended:
         plan = self._plan
-        has_names = any([it.id is not None or it.stream is not None for it in write.events])
+        has_names = any(it.id is not None or it.stream is not None for it in write.events)
         known = self._duplicates(write.events) if has_names else {}
         if write.expect is not None and len(known) < len(write.events):
             self._check(write.expect)
@@ -218,7 +218,7 @@ class _Planning:
         refusal = self._take_room(encoded)
         if refusal is not None:
             raise refusal
-        plan.ids |= {id: placed[at].position for id, at in ids.items()}
+        plan.ids |= {name: placed[at].position for name, at in ids.items()}
         plan.streams |= streams
         plan.events += fresh
         plan.encoded += encoded

@@ -195,9 +195,9 @@ class TenantStore(Protocol):
         """Do many independent writes in one durable commit, in the order given.
 
         The answer has one entry for each: where an append's events are, None for a checkpoint
-        that was saved, what a consumer is answered, or the error. A write that is refused leaves no trace, takes no
-        position, and harms no neighbour. An error of the medium is raised, and then none of
-        them is stored.
+        that was saved, what a consumer is answered, or the error. A write that is refused leaves
+        no trace, takes no position, and harms no neighbour. An error of the medium is raised,
+        and then none of them is stored.
         """
         ...
 

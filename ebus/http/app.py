@@ -19,6 +19,7 @@ from ebus.http.openapi import openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
 from ebus.http.routes import event_routes
 from ebus.http.routes.health import health_routes
+from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
@@ -52,7 +53,8 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
     return Litestar(
         [
             *(_handler(route, config) for route in routes),
-            *subscription_routes(config, tenancy.live),
+            *subscription_routes(config),
+            *lease_routes(config, tenancy.live),
             *metric_routes(config),
             *tenant_routes(config),
             *health_routes(tenancy),

@@ -136,7 +136,3 @@ def listing_link(path: str, prefix: str, after: str, limit: int) -> str:
     """Where a list goes on."""
     parameters = {"prefix": prefix, "after": after, "limit": limit}
     return f'<{path}?{urlencode(parameters)}>; rel="next"'
-
-
-
-

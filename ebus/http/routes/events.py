@@ -72,5 +72,3 @@ def _encode_placed(placed: Placed) -> bytes:
 
 def _duplicate(appended: Appended) -> dict[str, str]:
     return {"Ebus-Duplicate": "true"} if appended.duplicates else {}
-
-

@@ -10,6 +10,7 @@ import msgspec
 from ebus.config import Config
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.filter import Filter
+from ebus.core.limits import Limits
 from ebus.core.store import StreamInfo, WirePage
 from ebus.http.answers import Answer, EventArray, event_array
 from ebus.http.endpoint import Call, Route
@@ -36,7 +37,7 @@ def read_routes(config: Config, live: Live) -> list[Route]:
     async def read_events(call: Call) -> Answer | EventArray:
         query = Query(call.query)
         if not query.names.isdisjoint(SELECTING):
-            return await read_selected(call, query)
+            return await _read_selected(call, query, limits, live)
         start = query.required_number("from", least=0)
         stop = query.whole_number("to", least=0, default=None)
         page = await call.tenant.store.read_wire(start, stop, limit=limits.max_read_events)
@@ -55,59 +56,6 @@ def read_routes(config: Config, live: Live) -> list[Route]:
             headers=_next_link(last + 1 if more else None, stop),
         )
 
-    async def read_selected(call: Call, query: Query) -> Answer:
-        store = call.tenant.store
-        wanted = filter_of(query, limits)
-        backwards = query.word("direction", ("forward", "backward")) == "backward"
-        last = query.whole_number("last", least=1, default=None)
-        wait_s = query.seconds("wait", most=limits.max_wait_s)
-        limit = query.whole_number("limit", least=1, default=last or limits.max_read_events)
-        limit = min(limit or 1, limits.max_read_events)
-        if last is None and not backwards and wanted is None:
-            start = query.required_number("from", least=0)
-        else:
-            start = query.whole_number("from", least=0, default=0) or 0
-        stop = query.whole_number("to", least=0, default=None)
-        if wait_s is None:
-            if last is not None:
-                limit = min(limit, last)
-            page = await store.read_wire(
-                start, stop, limit=limit, filter=wanted, backwards=backwards or last is not None
-            )
-            link = selected_link(query, page.next, backwards or last is not None)
-            if last is None or backwards:
-                return event_array(page, headers=link)
-            return event_array(_turned(page), headers=link)
-        if backwards or last is not None or "until" in query:
-            raise Problem(
-                400, "invalid_parameter", "'wait' goes with neither backward, nor last, nor until"
-            )
-        page = await wait_for(call, start, stop, limit, wanted, wait_s)
-        return event_array(page, headers=selected_link(query, page.next, backwards=False))
-
-    async def wait_for(
-        call: Call, start: int, stop: int | None, limit: int, wanted: Filter | None, wait_s: float
-    ) -> WirePage:
-        """The first events there are, or an empty page once the time is over."""
-        store = call.tenant.store
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + wait_s
-        waiter = Waiter(store)
-        if call.when_left is not None:
-            call.when_left(waiter.end)
-        with live.waiting(call.tenant, waiter.end):
-            while True:
-                head = await store.head()
-                page = await store.read_wire(start, stop, limit=limit, filter=wanted)
-                left_s = until_s - loop.time()
-                if page.count or left_s <= 0 or waiter.ended or live.is_closing:
-                    return page
-                start = max(start, head + 1) if page.next is None else page.next
-                if stop is not None and start > stop:
-                    return page
-                if page.next is None:
-                    await waiter.wait(start, left_s)
-
     async def stream_events(call: Call) -> EventArray | Tail:
         query = Query(call.query)
         framing = framing_of(call.header(b"accept"))
@@ -117,20 +65,13 @@ def read_routes(config: Config, live: Live) -> list[Route]:
         limit = min(batch or STREAM_BATCH_EVENTS, limits.max_read_events)
         stop = query.whole_number("to", least=0, default=None)
         store = call.tenant.store
-        start = last_event_id(call.header(b"last-event-id"))
-        last = query.whole_number("last", least=1, default=None)
-        if start is None and last is not None:
-            if last > limits.max_read_events:
-                raise Problem(
-                    400, "invalid_parameter", f"'last' is at most {limits.max_read_events}"
-                )
-            start = await _start_of_last(store, last, stop, wanted)
-        if start is None:
-            needed = not follow and wanted is None and framing is FRAMINGS[JSON]
-            if needed:
-                start = query.required_number("from", least=0)
-            else:
-                start = query.whole_number("from", least=0, default=1) or 0
+        start = await _start_of_stream(
+            call,
+            query,
+            limits,
+            wanted,
+            may_omit=follow or wanted is not None or framing is not FRAMINGS[JSON],
+        )
         if follow or framing is not FRAMINGS[JSON]:
             if follow and "until" in query:
                 raise Problem(400, "invalid_parameter", "'follow' does not go with 'until'")
@@ -167,10 +108,89 @@ def read_routes(config: Config, live: Live) -> list[Route]:
     ]
 
 
+async def _read_selected(call: Call, query: Query, limits: Limits, live: Live) -> Answer:
+    store = call.tenant.store
+    wanted = filter_of(query, limits)
+    backwards = query.word("direction", ("forward", "backward")) == "backward"
+    last = query.whole_number("last", least=1, default=None)
+    wait_s = query.seconds("wait", most=limits.max_wait_s)
+    limit = query.whole_number("limit", least=1, default=last or limits.max_read_events)
+    limit = min(limit or 1, limits.max_read_events)
+    if last is None and not backwards and wanted is None:
+        start = query.required_number("from", least=0)
+    else:
+        start = query.whole_number("from", least=0, default=0) or 0
+    stop = query.whole_number("to", least=0, default=None)
+    if wait_s is None:
+        if last is not None:
+            limit = min(limit, last)
+        page = await store.read_wire(
+            start, stop, limit=limit, filter=wanted, backwards=backwards or last is not None
+        )
+        link = selected_link(query, page.next, backwards or last is not None)
+        if last is None or backwards:
+            return event_array(page, headers=link)
+        return event_array(_turned(page), headers=link)
+    if backwards or last is not None or "until" in query:
+        raise Problem(
+            400, "invalid_parameter", "'wait' goes with neither backward, nor last, nor until"
+        )
+    page = await _wait_for(call, live, start, stop, limit, wanted, wait_s)
+    return event_array(page, headers=selected_link(query, page.next, backwards=False))
+
+
+async def _wait_for(
+    call: Call,
+    live: Live,
+    start: int,
+    stop: int | None,
+    limit: int,
+    wanted: Filter | None,
+    wait_s: float,
+) -> WirePage:
+    """The first events there are, or an empty page once the time is over."""
+    store = call.tenant.store
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + wait_s
+    waiter = Waiter(store)
+    if call.when_left is not None:
+        call.when_left(waiter.end)
+    with live.waiting(call.tenant, waiter.end):
+        while True:
+            head = await store.head()
+            page = await store.read_wire(start, stop, limit=limit, filter=wanted)
+            left_s = until_s - loop.time()
+            if page.count or left_s <= 0 or waiter.ended or live.is_closing:
+                return page
+            start = max(start, head + 1) if page.next is None else page.next
+            if stop is not None and start > stop:
+                return page
+            if page.next is None:
+                await waiter.wait(start, left_s)
+
+
 class Streams(msgspec.Struct, frozen=True):
     """Streams in the order of their names."""
 
     streams: list[StreamInfo]
+
+
+async def _start_of_stream(
+    call: Call, query: Query, limits: Limits, wanted: Filter | None, *, may_omit: bool
+) -> int:
+    """The first position of a stream, by what says it best."""
+    seen = last_event_id(call.header(b"last-event-id"))
+    if seen is not None:
+        return seen
+    last = query.whole_number("last", least=1, default=None)
+    if last is not None:
+        if last > limits.max_read_events:
+            raise Problem(400, "invalid_parameter", f"'last' is at most {limits.max_read_events}")
+        stop = query.whole_number("to", least=0, default=None)
+        return await _start_of_last(call.tenant.store, last, stop, wanted)
+    if may_omit:
+        return query.whole_number("from", least=0, default=1) or 0
+    return query.required_number("from", least=0)
 
 
 async def _start_of_last(
