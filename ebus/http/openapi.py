@@ -6,8 +6,6 @@ holds it against the routes that exist and against the statuses that are answere
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
@@ -15,37 +13,24 @@ from litestar.types import ASGIApp
 
 import ebus
 from ebus.config import Config
-from ebus.core.limits import MAX_POSITION
 from ebus.http.answers import JSON, Answer
-from ebus.http.problems import MEDIA_TYPE, Document
-from ebus.http.routes.health import Health
-from ebus.http.routes.metrics import Metrics
-from ebus.http.routes.tenants import Tenants
-from ebus.http.wire import Position
-
-Json = dict[str, Any]
-
-_ERRORS = {
-    "400": "What was sent cannot be read, or is not what it must be",
-    "401": "No API key, a wrong one, or one that has expired",
-    "403": "The API key is only for reading, or only for writing",
-    "408": "The body did not arrive in time",
-    "413": "The body or an event is over its size limit",
-    "415": "The body is said to be something other than JSON",
-    "429": "Too many requests or events of this tenant, or wrong API keys of this address",
-    "500": "The server failed",
-    "503": "The tenant cannot be served at the moment",
-    "507": "The server has no space left, or the tenant none of its own; nothing was stored",
-}
-_TIMESTAMP = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})$"
+from ebus.http.live import NDJSON, SSE
+from ebus.http.openapi_shapes import (
+    ERRORS,
+    READING,
+    TIMESTAMP,
+    WRITING,
+    Json,
+    array,
+    header,
+    in_path,
+    number,
+    operation,
+    problem,
+    ref,
+    schemas,
+    text,
 )
-"""What `date-time` leaves open: capitals, an offset that is not left out, nine decimals."""
-
-_ALWAYS = ("401", "403", "429", "500", "503")
-_READING = ("400", *_ALWAYS)
-_WRITING = ("400", "408", "413", "415", "507", *_ALWAYS)
 
 
 def openapi_routes(config: Config) -> list[HTTPRouteHandler]:
@@ -63,10 +48,10 @@ def openapi_document(config: Config) -> Json:
     paths = {**_event_paths(config), **_subscription_paths(config), **_operator_paths()}
     if not config.single_tenant:
         paths["/tenants"] = {
-            "get": _operation(
+            "get": operation(
                 "listTenants",
                 "The tenants that may be seen, in the order of the config file",
-                _ref("Tenants"),
+                ref("Tenants"),
             )
         }
     return {
@@ -82,8 +67,8 @@ def openapi_document(config: Config) -> Json:
         "security": [{"key": []}, {"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(config),
-            "responses": {status: _problem(text) for status, text in _ERRORS.items()},
+            "schemas": schemas(config),
+            "responses": {status: problem(text) for status, text in ERRORS.items()},
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -96,211 +81,315 @@ def _event_paths(config: Config) -> Json:
     limits = config.limits
     return {
         "/events": {
-            "post": _operation(
+            "post": operation(
                 "appendEvent",
                 "Append one event",
-                _ref("Event"),
+                ref("Event"),
                 "The event with its position, once it is stored durably.",
-                body=_ref("NewEvent"),
-                errors=_WRITING,
+                body=ref("NewEventAndExpectation"),
+                parameters=_expectations(),
+                headers=_DUPLICATE,
+                errors=(*WRITING, "409"),
             ),
-            "get": _operation(
+            "get": operation(
                 "readEvents",
                 "Read a range of events",
-                _array("Event", limits.max_read_events),
+                array("Event", limits.max_read_events),
                 f"Events from `from` to `to`, both inclusive, at most {limits.max_read_events}. "
                 "When that cuts the answer, the Link header says where to go on.",
                 parameters=[
-                    _number("from", "The first position; 0 means the same as 1", 0, True),
-                    _number("to", "The last position; left out, all that there are", 0, False),
+                    number(
+                        "from",
+                        "The first position; 0 means the same as 1. May be left out with a "
+                        "filter, backward, and with last",
+                        0,
+                        False,
+                    ),
+                    number("to", "The last position; left out, all that there are", 0, False),
+                    number("limit", "At most so many events", 1, False),
+                    *_filters(config),
+                    text(
+                        "direction",
+                        "backward begins with the last event of the range",
+                        enum=["forward", "backward"],
+                    ),
+                    number("last", "The last so many that match, in order", 1, False),
+                    text(
+                        "wait",
+                        f"How long to wait for an event when there is none, such as 20s; at most "
+                        f"{limits.max_wait_s}s. Not with until, last and backward",
+                        pattern="^([0-9]{1,4}ms|[0-5]s)$",
+                    ),
                 ],
-                headers={
-                    "Link": {
-                        "description": 'Where to go on, as rel="next"',
-                        "schema": {"type": "string"},
-                    }
-                },
-                errors=_READING,
+                headers=_LINK,
+                errors=READING,
             ),
         },
         "/events/batch": {
-            "post": _operation(
+            "post": operation(
                 "appendBatch",
                 "Append several events, all or none",
-                _ref("Appended"),
+                ref("Appended"),
                 "They take contiguous positions, in the order in which they were sent.",
-                body=_array("NewEvent", limits.max_batch_events) | {"minItems": 1},
-                errors=_WRITING,
+                body=schemas(config)["Batch"],
+                parameters=_expectations(),
+                headers=_DUPLICATE,
+                errors=(*WRITING, "409"),
             )
         },
         "/events/stream": {
-            "get": _operation(
+            "get": operation(
                 "streamEvents",
                 "Read every event from a position on",
-                _array("Event"),
-                "Up to the last event there is when the request comes, sent in chunks. "
-                "An answer that breaks off is an incomplete array.",
+                array("Event"),
+                "Up to the last event there is when the request comes, sent in chunks; with "
+                "follow, without end. As an array, a line an event, or Server-Sent Events whose "
+                "ids are the positions. An answer that breaks off is an incomplete array.",
                 parameters=[
-                    _number("from", "The first position; 0 means the same as 1", 0, True),
-                    _number("batch_size", "How many events are read at a time", 1, False),
+                    number(
+                        "from",
+                        "The first position; 0 means the same as 1. May be left out with a "
+                        "filter, follow or last, and for any form but an array",
+                        0,
+                        False,
+                    ),
+                    number("to", "The last position", 0, False),
+                    number("batch_size", "How many events are read at a time", 1, False),
+                    *_filters(config),
+                    number("last", "Begin with the last so many that match", 1, False),
+                    text("follow", "Go on with events as they come", enum=["true", "false"]),
+                    header(
+                        "Last-Event-ID",
+                        "Go on behind this position; counts more than from and last",
+                        pattern="^[0-9]{1,18}$",
+                    ),
                 ],
-                errors=_READING,
+                errors=(*READING, "406"),
+                forms=(NDJSON, SSE),
+            )
+        },
+        "/streams": {
+            "get": operation(
+                "listStreams",
+                "Streams and their versions, in the order of their names",
+                ref("Streams"),
+                parameters=_listing(config.limits.max_stream_chars),
+                headers=_LINK,
+                errors=READING,
             )
         },
         "/position": {
-            "get": _operation("readPosition", "The last position, 0 at first", _ref("Position"))
+            "get": operation("readPosition", "The last position, 0 at first", ref("Position"))
         },
     }
+
+
+_DUPLICATE: Json = {
+    "Ebus-Duplicate": {
+        "description": "true when any of the events was there before",
+        "schema": {"type": "string"},
+    }
+}
+_LINK: Json = {
+    "Link": {"description": 'Where to go on, as rel="next"', "schema": {"type": "string"}}
+}
+_ETAG: Json = {"ETag": {"description": "The position", "schema": {"type": "string"}}}
+
+
+def _expectations() -> list[Json]:
+    return [
+        number("expected_position", "The head must be exactly this", 0, False),
+        number("expected_version", "The events' one stream must be at this", 0, False),
+    ]
+
+
+def _filters(config: Config) -> list[Json]:
+    name = {"minLength": 1, "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
+    limits = config.limits
+    moment = {"format": "date-time", "pattern": TIMESTAMP}
+    return [
+        {
+            "name": "type",
+            "in": "query",
+            "required": False,
+            "description": "Events of this type; may be given several times",
+            "schema": {
+                "type": "array",
+                "maxItems": 20,
+                "items": {"type": "string", **name, "maxLength": limits.max_type_chars},
+            },
+        },
+        text("stream", "Events of this stream", **name, maxLength=limits.max_stream_chars),
+        text(
+            "stream_prefix",
+            "Events of streams whose names begin so",
+            maxLength=limits.max_stream_chars,
+            pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        ),
+        number("from_version", "From this version of the stream on", 0, False),
+        number("to_version", "Up to this version of the stream", 0, False),
+        text("since", "Recorded by the server at this time or later", **moment),
+        text("until", "Recorded by the server before this time", **moment),
+    ]
+
+
+def _listing(max_chars: int) -> list[Json]:
+    return [
+        text("prefix", "Only names that begin so", maxLength=max_chars),
+        text("after", "Only names behind this one", maxLength=max_chars),
+        number("limit", "At most so many; 1,000 when left out", 1, False),
+    ]
 
 
 def _subscription_paths(config: Config) -> Json:
-    subscription_id = {
-        "name": "subscription_id",
-        "in": "path",
-        "required": True,
-        "description": "A name of the client's choice",
-        "schema": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": config.limits.max_subscription_id_chars,
-            "pattern": r"^(?!\.\.?$)[A-Za-z0-9\-._~!$&'()*+,;=:@]+$",
-        },
-    }
+    subscription_id = in_path(
+        "subscription_id",
+        "A name of the client's choice",
+        minLength=1,
+        maxLength=config.limits.max_subscription_id_chars,
+        pattern=r"^(?!\.\.?$)[A-Za-z0-9\-._~!$&'()*+,;=:@]+$",
+    )
+    if_match = header(
+        "If-Match",
+        'Save only if the checkpoint is this one, as its ETag says; "0" when never saved',
+        pattern='^"[0-9]{1,18}"$',
+    )
     save: Json = {
         "summary": "Save where a subscription has got to",
-        "body": _ref("Position"),
-        "parameters": [subscription_id],
-        "errors": _WRITING,
+        "body": ref("Position"),
+        "parameters": [subscription_id, if_match],
+        "headers": _ETAG,
+        "errors": (*WRITING, "412"),
     }
     return {
+        "/subscriptions": {
+            "get": operation(
+                "listSubscriptions",
+                "Subscriptions with their checkpoints and how far they are behind",
+                ref("Subscriptions"),
+                parameters=_listing(config.limits.max_subscription_id_chars),
+                headers=_LINK,
+                errors=READING,
+            )
+        },
+        "/subscriptions/{subscription_id}": {
+            "get": operation(
+                "readSubscription",
+                "A checkpoint, what is leased, and what is parked",
+                ref("SubscriptionOut"),
+                parameters=[subscription_id],
+                errors=(*READING, "404"),
+            ),
+            "delete": operation(
+                "deleteSubscription",
+                "Forget a checkpoint, its leases and what is parked",
+                None,
+                parameters=[subscription_id],
+                errors=(*READING, "404", "507"),
+            ),
+        },
         "/subscriptions/{subscription_id}/position": {
-            "post": _operation("saveCheckpoint", answer=None, **save),
-            "put": _operation("putCheckpoint", answer=None, **save),
-            "get": _operation(
+            "post": operation("saveCheckpoint", answer=None, **save),
+            "put": operation("putCheckpoint", answer=None, **save),
+            "get": operation(
                 "readCheckpoint",
                 "Where a subscription has got to, 0 when that was never saved",
-                _ref("Position"),
+                ref("Position"),
                 parameters=[subscription_id],
-                errors=_READING,
+                headers=_ETAG,
+                errors=READING,
             ),
-        }
+        },
+        **_lease_paths(config, subscription_id),
+    }
+
+
+def _lease_paths(config: Config, subscription_id: Json) -> Json:
+    lease = in_path("lease", "What the lease is called", minLength=1, pattern="^[A-Za-z0-9_-]+$")
+    parked = in_path("first_position", "Where what is parked begins", pattern="^[0-9]{1,18}$")
+    one = "/subscriptions/{subscription_id}"
+    errors = (*WRITING, "409")
+    changes: Json = {"parameters": [subscription_id, lease], "body_required": False}
+    take = operation(
+        "lease",
+        "Hold the next events for a time",
+        ref("Lease"),
+        "204 when there is nothing to do. What is not acknowledged in time is handed out again, "
+        "one event at a time, and parked after so many attempts.",
+        parameters=[
+            subscription_id,
+            text("wait", "How long to wait for events", pattern="^([0-9]{1,3}ms|[0-1]s)$"),
+        ],
+        body=ref("LeaseIn"),
+        body_required=False,
+        errors=errors,
+    )
+    take["responses"]["204"] = {"description": "There is nothing to do"}
+    return {
+        f"{one}/lease": {"post": take},
+        f"{one}/lease/{{lease}}/ack": {
+            "post": operation(
+                "acknowledge",
+                "The events of a lease are finished, or those up to a position",
+                None,
+                body=ref("AckIn"),
+                errors=errors,
+                **changes,
+            )
+        },
+        f"{one}/lease/{{lease}}/extend": {
+            "post": operation(
+                "extendLease",
+                "Hold a lease for longer",
+                ref("Lease"),
+                body=ref("ExtendIn"),
+                errors=errors,
+                **changes,
+            )
+        },
+        f"{one}/lease/{{lease}}/release": {
+            "post": operation(
+                "release",
+                "Let go of a lease before its time",
+                None,
+                "With a position, the events before it are finished, and it has failed.",
+                body=ref("ReleaseIn"),
+                errors=errors,
+                **changes,
+            )
+        },
+        f"{one}/parked/{{first_position}}/redeliver": {
+            "post": operation(
+                "redeliverParked",
+                "Hand out again what is parked there",
+                None,
+                parameters=[subscription_id, parked],
+                errors=(*WRITING, "404"),
+            )
+        },
+        f"{one}/parked/{{first_position}}": {
+            "delete": operation(
+                "dropParked",
+                "Forget what is parked there",
+                None,
+                parameters=[subscription_id, parked],
+                errors=(*READING, "404", "507"),
+            )
+        },
     }
 
 
 def _operator_paths() -> Json:
-    health = _operation("readHealth", "Whether the server can do its work", _ref("Health"))
+    health = operation("readHealth", "Whether the server can do its work", ref("Health"))
     health["security"] = []
     health["responses"] = {
         "200": health["responses"]["200"],
-        "503": {"description": "It cannot", "content": {JSON: {"schema": _ref("Health")}}},
+        "503": {"description": "It cannot", "content": {JSON: {"schema": ref("Health")}}},
     }
     return {
-        "/metrics": {"get": _operation("readMetrics", "The tenant's figures", _ref("Metrics"))},
+        "/metrics": {"get": operation("readMetrics", "The tenant's figures", ref("Metrics"))},
         "/health": {"get": health, "head": {**health, "operationId": "headHealth"}},
         "/openapi.json": {
-            "get": _operation("readOpenapi", "This document", {"type": "object"}),
-        },
-    }
-
-
-def _operation(
-    operation_id: str,
-    summary: str,
-    answer: Json | None,
-    description: str | None = None,
-    *,
-    parameters: list[Json] | None = None,
-    body: Json | None = None,
-    headers: Json | None = None,
-    errors: tuple[str, ...] = _ALWAYS,
-) -> Json:
-    operation: Json = {"operationId": operation_id, "summary": summary}
-    if description:
-        operation["description"] = description
-    if parameters:
-        operation["parameters"] = parameters
-    if body:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
-    success: Json = {"description": "Done"}
-    if answer is not None:
-        success["content"] = {JSON: {"schema": answer}}
-    if headers:
-        success["headers"] = headers
-    operation["responses"] = {
-        "204" if answer is None else "200": success,
-        **{status: {"$ref": f"#/components/responses/{status}"} for status in sorted(errors)},
-    }
-    return operation
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _array(name: str, max_items: int | None = None) -> Json:
-    return {"type": "array", "items": _ref(name)} | ({"maxItems": max_items} if max_items else {})
-
-
-def _number(name: str, description: str, least: int, required: bool) -> Json:
-    return {
-        "name": name,
-        "in": "query",
-        "required": required,
-        "description": description,
-        "schema": {"type": "integer", "minimum": least, "maximum": MAX_POSITION},
-    }
-
-
-def _problem(description: str) -> Json:
-    return {
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
-    }
-
-
-def _schemas(config: Config) -> Json:
-    _, generated = msgspec.json.schema_components(
-        [Position, Metrics, Health, Document, Tenants], ref_template="#/components/schemas/{name}"
-    )
-    generated["Problem"] = generated.pop("Document")
-    position = {"type": "integer", "minimum": 1, "maximum": MAX_POSITION}
-    event: Json = {
-        "type": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": config.limits.max_type_chars,
-            "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
-            "description": "Without control characters",
-        },
-        "data": {"description": "Any JSON; it comes back byte for byte"},
-        "timestamp": {
-            "type": "string",
-            "format": "date-time",
-            "pattern": _TIMESTAMP,
-            "description": "RFC 3339, any offset, at most nine decimals",
-        },
-    }
-    return {
-        **generated,
-        "NewEvent": {
-            "type": "object",
-            "required": ["type", "data"],
-            "properties": event,
-            "description": "Without a time stamp it gets the server's. Other fields are ignored. "
-            f"At most {config.limits.max_event_bytes} bytes.",
-        },
-        "Event": {
-            "type": "object",
-            "required": ["position", "type", "data", "timestamp"],
-            "properties": {"position": position, **event},
-        },
-        "Appended": {
-            "type": "object",
-            "required": ["saved", "first_position", "last_position"],
-            "properties": {
-                "saved": {"type": "integer", "minimum": 1},
-                "first_position": position,
-                "last_position": position,
-            },
+            "get": operation("readOpenapi", "This document", {"type": "object"}),
         },
     }

@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from ebus.config import Config, load_config
 from ebus.http.app import create_routes
 from ebus.http.openapi import openapi_document
-from ebus.http.routes.events import event_routes
+from ebus.http.routes import event_routes
 from ebus.http.tenancy import Tenancy
 from tests.http.conftest import TenantClient, write_config
 
@@ -36,9 +36,10 @@ def test_the_document_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_it_describes_every_route_and_no_other(config: Config, document: dict[str, Any]) -> None:
+    tenancy = Tenancy(config)
     routes = {
         (re.sub(r":\w+}", "}", route.path_format), method.lower())
-        for route in create_routes(config, Tenancy(config), event_routes(config)).routes
+        for route in create_routes(config, tenancy, event_routes(config, tenancy.live)).routes
         if isinstance(route, HTTPRoute)
         for method in route.methods
         if method != "OPTIONS"

@@ -21,7 +21,7 @@ from ebus.http.bodies import FREE_BODY_BYTES, Bodies, Body
 from ebus.http.connections import Connections, Seat
 from ebus.http.problems import Problem
 from ebus.http.protocol import EbusProtocol, Settings
-from ebus.http.routes.events import event_routes
+from ebus.http.routes import event_routes
 from ebus.http.server import FILES_PER_TENANT, OTHER_FILES, fit_open_files
 from ebus.http.tenancy import Tenancy
 from ebus.http.wire import read_body
@@ -117,7 +117,7 @@ async def inside(directory: Path, **limits: int) -> AsyncIterator[Inside]:
     settings = Settings(
         config,
         tenancy,
-        event_routes(config),
+        event_routes(config, tenancy.live),
         app,
         ws="none",
         lifespan="off",
