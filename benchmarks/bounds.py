@@ -160,6 +160,17 @@ BOUNDS = (
         kind="at most",
         bound=3,
     ),
+    *(
+        Bound(
+            says=f"an event at {tails}, median beyond the append's answer, over 5 ms",
+            case="tails",
+            figures=(f"beyond the answer, {tails}, p50",),
+            over=f"allowed, {tails}",
+            kind="at most",
+            bound=1,
+        )
+        for tails in ("1 tail", "100 tails", "1,000 tails")
+    ),
     Bound(
         says="memory of the server while one client streams 10 million events slowly, over idle",
         case="stream_memory",

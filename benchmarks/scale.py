@@ -53,6 +53,9 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[int, ...]
     """Numbers of worker processes that are compared."""
 
+    tails: tuple[int, ...]
+    """Numbers of clients that follow one log."""
+
 
 TINY = Scale(
     name="tiny",
@@ -69,6 +72,7 @@ TINY = Scale(
     rates_per_s=(50,),
     quiet_rate_per_s=50,
     workers=(1, 2),
+    tails=(1, 3),
 )
 
 SHORT = Scale(
@@ -86,6 +90,7 @@ SHORT = Scale(
     rates_per_s=(500, 2_000, 5_000),
     quiet_rate_per_s=200,
     workers=(1, 2),
+    tails=(1, 100, 1_000),
 )
 
 FULL = Scale(
@@ -103,4 +108,5 @@ FULL = Scale(
     rates_per_s=(500, 1_000, 2_000, 4_000, 6_000, 8_000),
     quiet_rate_per_s=200,
     workers=(1, 2, 3),
+    tails=(1, 100, 1_000),
 )

@@ -84,7 +84,12 @@ class Exchange:
         return self
 
     def set(self) -> None:
-        if self._left is not None and self.disconnected:
+        if self.disconnected:
+            self.end_wait()
+
+    def end_wait(self) -> None:
+        """The client has left, or will say no more: nobody waits for events to come."""
+        if self._left is not None:
             self._left()
 
     def when_left(self, left: Callable[[], None]) -> None:

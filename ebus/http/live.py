@@ -179,16 +179,9 @@ class Live:
     def waiting(self, tenant: Tenant, end: Callable[[], None]) -> Iterator[None]:
         """Count a request that waits for events; `end` is called when the server stops.
 
-        Raises `Problem` 503 for one too many. Meanwhile what other workers write is looked for.
+        Ask `check_room` first. Meanwhile what other workers write is looked for.
         """
         number = tenant.number
-        if self._waiting.get(number, 0) >= self._max_tails:
-            raise Problem(
-                503,
-                "too_many_tails",
-                f"{self._max_tails} requests of this tenant wait for events already",
-                {"Retry-After": "5"},
-            )
         self._waiting[number] = self._waiting.get(number, 0) + 1
         self._ends.add(end)
         if self._commits.are_shared and number not in self._stores:
@@ -204,6 +197,16 @@ class Live:
             if not self._waiting[number]:
                 del self._waiting[number]
                 self._stores.pop(number, None)
+
+    def check_room(self, tenant: Tenant) -> None:
+        """Raises `Problem` 503 when one more request that waits would be one too many."""
+        if self._waiting.get(tenant.number, 0) >= self._max_tails:
+            raise Problem(
+                503,
+                "too_many_tails",
+                f"{self._max_tails} requests of this tenant wait for events already",
+                {"Retry-After": "5"},
+            )
 
     def hub(self, tenant: Tenant) -> Hub:
         """The tenant's hub."""
@@ -251,11 +254,14 @@ class Hub:
     def is_active(self) -> bool:
         return bool(self._tails)
 
-    def join(self, tail: Tail) -> bool:
-        """Take a tail that has everything up to the hub's position; False for another one."""
+    def join(self, tail: Tail, head: int) -> bool:
+        """Take a tail that has everything up to the hub's position; False for another one.
+
+        A hub without tails stands at `head`, where the tail has found the end of the log.
+        """
         if not self._tails:
-            self.position = tail.next - 1
-        elif tail.next - 1 != self.position:
+            self.position = head
+        if tail.next <= self.position:
             return False
         self._tails[tail] = None
         self._news.set()  # something may have come since the tail has looked
@@ -297,14 +303,14 @@ class Hub:
         if not page.count:
             return False
         events = events_of(page)
-        self.position = events[-1].position
+        first, self.position = self.position + 1, events[-1].position
         frames: dict[tuple[str, Filter | None], Frame | None] = {}
         for at, tail in enumerate(list(self._tails)):
             kind = (tail.framing.media_type, tail.filter)
             if kind not in frames:
                 wanted = events if tail.filter is None else _matching(events, tail.filter)
                 frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
-            tail.take(frames[kind], self.position)
+            tail.take(frames[kind], first, self.position)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
         return True
@@ -366,7 +372,7 @@ class Tail:
     async def run(self, sink: Sink) -> None:
         """Write the whole answer. Raises what reading raises."""
         self._sink = sink
-        sink.when_left(self._wake)
+        sink.when_left(self._end)
         with self._live.waiting(self._tenant, self._end):
             if self.framing.begin:
                 self._write(Frame(self.framing.begin))
@@ -385,11 +391,12 @@ class Tail:
             head = await self._store.head()
             end = head if end is None else min(end, head)
         while not (sink.is_gone or self._ended):
-            if await self._read_on(sink, hub, end):
+            head = hub.position if hub.is_active else await self._store.head()
+            if await self._read_on(sink, head if end is None else min(head, end)):
                 continue
             if not self._follow or (end is not None and self.next > end):
                 return
-            if hub.join(self):
+            if hub.join(self, head):
                 await self._until_woken()
                 hub.leave(self)
                 if self._failure is not None:
@@ -398,10 +405,8 @@ class Tail:
             else:
                 await asyncio.sleep(0)
 
-    async def _read_on(self, sink: Sink, hub: Hub, end: int | None) -> bool:
+    async def _read_on(self, sink: Sink, stop: int) -> bool:
         """Write the next page of the history; False at its end."""
-        until = hub.position if hub.is_active else await self._store.head()
-        stop = until if end is None else min(until, end)
         if self.next > stop:
             return False
         page = await self._store.read_wire(
@@ -416,14 +421,17 @@ class Tail:
         await asyncio.sleep(0)  # small pages are read on the loop, which others wait for
         return True
 
-    def take(self, frame: Frame | None, through: int) -> None:
-        """Write what the hub has read, up to this position; or leave it when the sink is full."""
+    def take(self, frame: Frame | None, first: int, through: int) -> None:
+        """Write what the hub has read, from and up to these positions.
+
+        Or leave the hub, to read it by itself: when the sink is full, or it begins half way.
+        """
         sink = self._sink
         if self._hub is None or self not in self._hub._tails or sink is None:
             return
-        if self.next > through:  # it has left and come back while this page was being written
+        if self.next > through:  # it begins later, or had left and read this by itself
             return
-        if sink.is_full or sink.is_gone:
+        if sink.is_full or sink.is_gone or self.next > first:
             self._hub.leave(self)
             self._wake()
             return

@@ -246,6 +246,9 @@ class EbusProtocol(HttpToolsProtocol):
         answering = cycle is not None and not cycle.more_body and not cycle.response_complete
         if answering:
             self.cycle.keep_alive = False
+            exchange: object = self.cycle
+            if isinstance(exchange, Exchange):
+                exchange.end_wait()
         return answering
 
     def on_message_begin(self) -> None:

@@ -75,6 +75,7 @@ def read_routes(config: Config, live: Live) -> list[Route]:
         if follow or framing is not FRAMINGS[JSON]:
             if follow and "until" in query:
                 raise Problem(400, "invalid_parameter", "'follow' does not go with 'until'")
+            live.check_room(call.tenant)
             return Tail(
                 live,
                 call.tenant,
@@ -152,6 +153,7 @@ async def _wait_for(
     store = call.tenant.store
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
+    live.check_room(call.tenant)
     waiter = Waiter(store)
     if call.when_left is not None:
         call.when_left(waiter.end)
