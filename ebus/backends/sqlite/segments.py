@@ -26,7 +26,7 @@ PROGRESS_INTERVAL_S = 2.0
 
 INSERT_TYPE_SEGMENT = "INSERT OR IGNORE INTO type_segments (type, segment) VALUES (?, ?)"
 
-_BATCH_BLOCKS = 16
+_BATCH_BLOCKS = 4
 
 
 class _Typed(msgspec.Struct):
