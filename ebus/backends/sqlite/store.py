@@ -196,14 +196,16 @@ class SqliteStore(
                     row = (*_row(blocks[0], recorded_ns), self._head)
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
-                        segment = self._open_segment
-                        if segment is not None:
-                            segment.take([event.type for event in plan.events])
-                        self._advance(plan.head, recorded_ns, segment)
+                        if self._open_segment is not None:
+                            self._open_segment.add(plan.events)
+                        self._head, self._recorded_ns = plan.head, recorded_ns
+                        self._tell_waiters()
                         return plan.results
             with transaction(connection):
                 staged = self._commit_plan(writes, checked, connection, plan)
-            self._advance(staged.plan.head, staged.recorded_ns, staged.segment)
+            self._head, self._recorded_ns = staged.plan.head, staged.recorded_ns
+            self._open_segment = staged.segment
+            self._tell_waiters()
         return staged.plan.results
 
     def _room(self, connection: apsw.Connection) -> Room | None:
@@ -219,14 +221,10 @@ class SqliteStore(
 
     def _plan(self, writes: Sequence[Write], checked: Checked, connection: apsw.Connection) -> Plan:
         """What becomes of these writes, if the head is the one that this store knows."""
-        return plan_writes(
-            writes,
-            checked,
-            head=self._head,
-            now=utc_now(),
-            index=StoredIndex(connection, self._head),
-            room=self._room(connection),
-        )
+        head = self._head
+        room = None if self._quota is NO_QUOTA else self._room(connection)
+        index = StoredIndex(connection, head)
+        return plan_writes(writes, checked, head=head, now=utc_now(), index=index, room=room)
 
     def _commit_plan(
         self,
@@ -257,9 +255,8 @@ class SqliteStore(
         store_names(connection, plan)
         return _Staged(plan, recorded_ns, segment)
 
-    def _advance(self, head: int, recorded_ns: int, segment: OpenSegment | None) -> None:
-        """After a commit."""
-        self._head, self._recorded_ns, self._open_segment = head, recorded_ns, segment
+    def _tell_waiters(self) -> None:
+        """To be called after every commit."""
         self._commits += 1
         if self._waiters:
             with self._appended:
