@@ -185,7 +185,7 @@ class SqliteStore(
         if not (waits or checked.is_plain) and any(map(_has_condition, writes)):
             raise StoreBusy("to find what was not to have come may take long")
         with self._writing(waits=waits) as connection:
-            plan = None
+            plan, blocks = None, None
             if checked.is_plain:
                 plan = self._plan(writes, checked, connection)
                 blocks = self._blocks(plan)
@@ -202,7 +202,7 @@ class SqliteStore(
                         self._tell_waiters()
                         return plan.results
             with transaction(connection):
-                staged = self._commit_plan(writes, checked, connection, plan)
+                staged = self._commit_plan(writes, checked, connection, plan, blocks)
             self._head, self._recorded_ns = staged.plan.head, staged.recorded_ns
             self._open_segment = staged.segment
             self._tell_waiters()
@@ -232,18 +232,20 @@ class SqliteStore(
         checked: Checked,
         connection: apsw.Connection,
         plan: Plan | None,
+        blocks: list[Block] | None,
     ) -> _Staged:
-        """Store what the writes come to, within a transaction; `plan` if it is known already."""
+        """Store what the writes come to, within a transaction; `plan` and `blocks` if known already."""
         head, recorded_ns = connection.execute(_TIP).get or (0, 0)
         if head != self._head:  # another process has written
             self._head, self._recorded_ns, self._open_segment = head, recorded_ns, None
             plan = None
-        if plan is None:
+        if plan is None or blocks is None:
             plan = self._plan(writes, checked, connection)
+            blocks = self._blocks(plan)
         segment = self._open_segment
         if plan.events:
             recorded_ns = max(time.time_ns(), recorded_ns)
-            rows = [_row(block, recorded_ns) for block in self._blocks(plan)]
+            rows = [_row(block, recorded_ns) for block in blocks]
             connection.executemany(_INSERT_BLOCK, rows)
             if segment is not None:
                 segment = segment.copy()  # this one may yet be rolled back
