@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= tenants.example.yaml
 N ?= 1000
+# How many processes share the tests. On two cores a third gains next to nothing, and stretches
+# what the tests of memory and of load take.
+PROCESSES ?= 2
 FIGURES ?= docs/benchmarks/figures.json
 
 .DEFAULT_GOAL := help
@@ -19,7 +22,7 @@ serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 
 .PHONY: test
 test: $(VENV)/installed | wrk ## Set everything up and run every test
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(PROCESSES) --dist worksteal
 
 .PHONY: torture
 torture: $(VENV)/installed ## Break disks; cut the power and kill servers N times each (N=1000)

@@ -23,6 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, the longest come first.
+
+    One that comes last is waited for while the other processes have nothing left to do.
+    """
+    if hasattr(config, "workerinput"):  # set by pytest-xdist
+        items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "torture"))
+
+
 @pytest.fixture(scope="session")
 def torture(pytestconfig: pytest.Config) -> int | None:
     """How many times to break things; None for as often as CI has time for."""

@@ -514,7 +514,9 @@ def test_every_job_is_done_once_in_order_and_answered_once(
         await turn_of_the_loop()
         await workshop.threads.all_turns()
         await drained
-        assert sorted(done) == list(range(len(answers)))
+        # Whoever left before his turn came may find his job not done at all.
+        expected = [at for at in range(len(answers)) if at in done or at not in left]
+        assert sorted(done) == expected
         if places == 1:
             assert done == sorted(done)
         for number, answer in enumerate(answers):

@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def client_of(server: LiveServer, key: str) -> httpx.Client:
-    return httpx.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=60)
+    return httpx.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=60, verify=False)
 
 
 @pytest.mark.parametrize("key", ["own", "both"])
@@ -171,7 +171,7 @@ def test_a_request_beyond_a_keys_scope_counts_as_one(tmp_path: Path) -> None:
 
 
 def statuses(server: LiveServer, keys: list[str], **headers: str) -> list[int]:
-    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60, verify=False) as client:
         return [client.get("/position", headers={"X-API-Key": key}).status_code for key in keys]
 
 
@@ -182,7 +182,7 @@ FEW = {"limits": {"max_failed_keys_per_minute": 3}}
 @pytest.mark.parametrize("path", ["/metrics", "/tenants", "/openapi.json", "/nowhere"])
 def test_keys_cannot_be_guessed_on_any_path(tmp_path: Path, path: str) -> None:
     with server_with(tmp_path, **FEW) as server:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with httpx.Client(base_url=server.url, timeout=60, verify=False) as client:
             found = [client.get(path, headers={"X-API-Key": key}).status_code for key in WRONG]
         assert found == [401] * 3 + [429] * 5
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 MIB = 1024 * 1024
 
+SHARED_MEMORY = Path("/dev/shm")
 MAX_SHARED_MEMORY_BYTES = 256 * MIB
 """A larger /dev/shm is that of a whole machine, and is left alone."""
 
@@ -107,13 +108,12 @@ def small_disk(size_bytes: int, directory: Path) -> Iterator[SmallDisk]:
 
 @contextmanager
 def _shared_memory(size_bytes: int, reasons: list[str]) -> Iterator[SmallDisk]:
-    place = Path("/dev/shm")
-    status = os.statvfs(place)
+    status = os.statvfs(SHARED_MEMORY)
     total_bytes = status.f_blocks * status.f_frsize
     if not size_bytes <= total_bytes <= MAX_SHARED_MEMORY_BYTES:
         reasons.append(f"/dev/shm has {total_bytes // MIB} MiB")
         raise NoSmallDisk("; ".join(reasons))
-    path = Path(tempfile.mkdtemp(prefix="ebus-small-disk-", dir=place))
+    path = Path(tempfile.mkdtemp(prefix="ebus-small-disk-", dir=SHARED_MEMORY))
     try:
         disk = SmallDisk(path, path, [])
         if disk.free_bytes > size_bytes:

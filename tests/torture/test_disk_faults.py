@@ -207,26 +207,26 @@ def fail_at_each(
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "until it is mended"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_is_refused_and_nothing_is_lost(
-    tmp_path: Path, fault: str, lasting: bool
+    memory_path: Path, fault: str, lasting: bool
 ) -> None:
-    assert fail_at_each(tmp_path, FAULTS[fault], lasting=lasting) > 50
+    assert fail_at_each(memory_path, FAULTS[fault], lasting=lasting) > 50
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "until it is mended"])
 def test_without_a_sync_for_each_commit_a_sync_that_fails_damages_nothing(
-    tmp_path: Path, lasting: bool
+    memory_path: Path, lasting: bool
 ) -> None:
     syncs = {kind: FAULTS["I/O error"][kind] for kind in ("sync", "syncdir")}
-    assert fail_at_each(tmp_path, syncs, lasting=lasting, durability="normal") > 10
+    assert fail_at_each(memory_path, syncs, lasting=lasting, durability="normal") > 10
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_who_opens_what_a_failing_disk_has_left_does_not_trust_it(
-    tmp_path: Path, durability: Durability
+    memory_path: Path, durability: Durability
 ) -> None:
     """Syncs fail from the n-th on, up to the stop; the next start is on a disk that was mended."""
     for at in itertools.count(1):
-        disk = Disk(tmp_path / str(at) / "disk")
+        disk = Disk(memory_path / str(at) / "disk")
         faults = Faults({"sync": FAULTS["I/O error"]["sync"]}, at, lasting=True)
         disk.root.mkdir(parents=True)
         with disk.mounted():
@@ -248,14 +248,14 @@ def test_who_opens_what_a_failing_disk_has_left_does_not_trust_it(
             image.advance(disk.log, moment)
             expectation.take(notes_of(disk.log[begun:moment]))
             begun = moment
-            left = tmp_path / str(at) / str(number)
+            left = memory_path / str(at) / str(number)
             left.mkdir()
             image.write_to(left, rng)
             expectation.check(left, durability=durability)
-        shutil.rmtree(tmp_path / str(at))
+        shutil.rmtree(memory_path / str(at))
 
 
-def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(tmp_path: Path) -> None:
+def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(memory_path: Path) -> None:
     """Undone where no sync succeeds, it is made anew. The power is cut before that is durable."""
     [tenant, *_] = TENANTS
 
@@ -268,7 +268,7 @@ def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(tmp_path: P
                 await life.engine.aclose()
 
     for at in itertools.count(1):
-        disk = Disk(tmp_path / str(at) / "disk")
+        disk = Disk(memory_path / str(at) / "disk")
         faults = Faults({"sync": FAULTS["I/O error"]["sync"]}, at, lasting=True)
         disk.root.mkdir(parents=True)
         with disk.mounted():
@@ -286,7 +286,7 @@ def test_a_tenant_that_could_not_be_made_does_not_come_back_in_parts(tmp_path: P
             image.advance(disk.log, moment)
             expectation.take(notes_of(disk.log[moment - 1 : moment] if moment > begin else []))
             for cut in range(3):
-                left = tmp_path / f"{at}-{moment}-{cut}"
+                left = memory_path / f"{at}-{moment}-{cut}"
                 left.mkdir()
                 image.write_to(left, rng)
                 expectation.check(left, durability="full")
@@ -306,8 +306,8 @@ async def _append_to_each(life: Life) -> None:
     await life.engine.aclose()
 
 
-def test_slow_syncs_refuse_nothing(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "disk")
+def test_slow_syncs_refuse_nothing(memory_path: Path) -> None:
+    disk = Disk(memory_path / "disk")
     disk.root.mkdir()
 
     def slowly(kind: str, place: str) -> None:

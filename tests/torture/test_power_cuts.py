@@ -105,41 +105,41 @@ def cut_often(
     raise AssertionError
 
 
-def test_what_was_acknowledged_survives_a_power_cut(tmp_path: Path, torture: int | None) -> None:
+def test_what_was_acknowledged_survives_a_power_cut(memory_path: Path, torture: int | None) -> None:
     cuts = torture or CUTS
-    assert cut_often(tmp_path, cuts, durability="full") == (cuts, 0)
+    assert cut_often(memory_path, cuts, durability="full") == (cuts, 0)
 
 
 def test_without_a_sync_for_each_commit_a_cut_loses_the_last_moments_and_no_more(
-    tmp_path: Path,
+    memory_path: Path,
 ) -> None:
     """It is also how the test above shows that it would see a loss."""
-    cuts, with_loss = cut_often(tmp_path, 200, durability="normal")
+    cuts, with_loss = cut_often(memory_path, 200, durability="normal")
     assert cuts == 200
     assert with_loss > 20
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
-def test_a_process_that_dies_loses_nothing(tmp_path: Path, durability: Durability) -> None:
+def test_a_process_that_dies_loses_nothing(memory_path: Path, durability: Durability) -> None:
     """What its system has been given is there, synced or not."""
-    found = cut_often(tmp_path, 200, durability=durability, what_survives=everything)
+    found = cut_often(memory_path, 200, durability=durability, what_survives=everything)
     assert found == (200, 0)
 
 
 @pytest.mark.parametrize("original", ["events-go-sqlite-times", "events-go-string-times"])
 def test_a_file_of_the_original_server_survives_being_taken_over(
-    tmp_path: Path, shared: Path, original: str
+    memory_path: Path, shared: Path, original: str
 ) -> None:
     """Whole, as it was or taken over, and to be taken over by the next start."""
-    disk = Disk(_with_original(tmp_path / "disk", shared, original))
+    disk = Disk(_with_original(memory_path / "disk", shared, original))
     with disk.mounted(), SqliteEngine(disk.root / "data") as engine:
         engine.open("alice").append([NewEvent.of("T", None)])
-    with SqliteEngine(_with_original(tmp_path / "uncut", shared, original) / "data") as engine:
+    with SqliteEngine(_with_original(memory_path / "uncut", shared, original) / "data") as engine:
         expected = engine.open("alice").read(1).events
     rng, image = random.Random(0), disk.replay()
     for number, moment in enumerate(cuts_in(disk.log, 60, rng)):
         image.advance(disk.log, moment)
-        left = tmp_path / str(number)
+        left = memory_path / str(number)
         left.mkdir()
         image.write_to(left, rng)
         with SqliteEngine(left / "data") as engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ class Refused(msgspec.Struct, frozen=True):
 
 def event(attempt: Attempt, index: int) -> NewEvent:
     """An event that tells whose it is. Its size is from some bytes to some KiB."""
-    rng = random.Random(f"{attempt.key}-{index}")
+    return _event(attempt.key, index, attempt.events)
+
+
+@lru_cache(maxsize=20_000)
+def _event(key: str, index: int, events: int) -> NewEvent:
+    """Kept: after every cut of a disk the same ones are looked for."""
+    rng = random.Random(f"{key}-{index}")
     padding = "x" * int(rng.expovariate(1 / 300))
-    return NewEvent.of("T", [attempt.key, index, attempt.events, padding])
+    return NewEvent.of("T", [key, index, events, padding])
 
 
 class Work:
