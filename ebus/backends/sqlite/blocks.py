@@ -15,6 +15,13 @@ from itertools import accumulate, islice
 
 import msgspec
 
+# No upper bound: the scan is stopped at the first block past the end. A condition on
+# first_position would not end it, for there is no index that knows the two are in step.
+READ_BLOCKS = """
+    SELECT first_position, last_position, starts, events
+    FROM blocks WHERE last_position >= ? ORDER BY last_position
+"""
+
 _OFFSET_BYTES = 4
 _WITH_COMMA = (1).__add__
 

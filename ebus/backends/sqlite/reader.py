@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ebus.backends.sqlite.blocks import Block
+from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.connection import connect_for_reading, driver_errors
+from ebus.backends.sqlite.index import STREAM_VERSION, SUBSCRIPTION, subscription_of
+from ebus.backends.sqlite.search import prefix_end, search, snapshot, within_time
+from ebus.core.consumers import Subscription
 from ebus.core.errors import StoreBusy, StoreClosed
+from ebus.core.filter import Filter
 from ebus.core.limits import Limits
-from ebus.core.store import QuickReads, ReadBounds, WirePage, check_range
+from ebus.core.store import QuickReads, ReadBounds, StreamInfo, WirePage, check_range
 
 T = TypeVar("T")
 
@@ -27,11 +31,9 @@ STORED_BYTES = """
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
 HAS_CHECKPOINT = "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE name = ?)"
-# No upper bound: the scan is stopped at the first block past the end. A condition on
-# first_position would not end it, for there is no index that knows the two are in step.
-READ_BLOCKS = """
-    SELECT first_position, last_position, starts, events
-    FROM blocks WHERE last_position >= ? ORDER BY last_position
+_STREAMS = """
+    SELECT name, version FROM streams
+    WHERE name >= ? AND (? IS NULL OR name < ?) AND name > ? ORDER BY name LIMIT ?
 """
 
 
@@ -68,6 +70,20 @@ class Reader:
             self._connection.execute("SELECT name, position FROM checkpoints ORDER BY name")
         )
 
+    def subscription(self, name: str) -> Subscription | None:
+        return subscription_of(self._connection.execute(SUBSCRIPTION, (encoded(name),)).get)
+
+    def stream_version(self, stream: str) -> int:
+        version: int = self._connection.execute(STREAM_VERSION, (encoded(stream),)).get
+        return version
+
+    def streams(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
+        if encoded(prefix) is None:
+            return []  # no name begins with what cannot be stored
+        end = prefix_end(prefix)
+        values = (prefix, end, end, _comparable(after), limit)
+        return [StreamInfo(name, v) for name, v in self._connection.execute(_STREAMS, values)]
+
     def read_wire(
         self,
         start: int,
@@ -75,8 +91,21 @@ class Reader:
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> WirePage:
-        bounds = check_range(start, stop, limit, max_bytes, self._limits)
+        bounds = check_range(start, stop, limit, max_bytes, self._limits, filter)
+        if filter is None and not backwards:
+            return self._read_on(bounds)
+        with snapshot(self._connection):
+            head = self.head()
+            if filter is not None:
+                bounds = within_time(self._connection, bounds, filter, head)
+            if not backwards and filter is not None and not filter.looks_at_events:
+                return self._read_on(bounds)
+            return search(self._connection, bounds, filter, head=head, backwards=backwards)
+
+    def _read_on(self, bounds: ReadBounds) -> WirePage:
         rows = self._connection.execute(READ_BLOCKS, (bounds.start,))
         try:
             return _fill_page(rows, bounds)
@@ -113,9 +142,18 @@ class SqliteQuickReads(QuickReads):
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> WirePage:
         return self._read(
-            lambda reader: reader.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+            lambda reader: reader.read_wire(
+                start,
+                stop,
+                limit=limit,
+                max_bytes=max_bytes,
+                filter=filter,
+                backwards=backwards,
+            )
         )
 
     def _read(self, read: Callable[[Reader], T]) -> T:
@@ -152,6 +190,14 @@ def encoded(name: str) -> str | None:
     except UnicodeEncodeError:
         return None
     return name
+
+
+def _comparable(text: str) -> str:
+    """A text that can be stored, with the same names behind it: those hold no lone surrogates."""
+    for at, character in enumerate(text):
+        if 0xD800 <= ord(character) <= 0xDFFF:
+            return text[:at] + "\ud7ff" + "\U0010ffff" * 256
+    return text
 
 
 def _fill_page(

@@ -17,6 +17,7 @@ import apsw
 import msgspec
 
 from ebus.backends.sqlite.connection import driver_errors
+from ebus.backends.sqlite.segments import index_blocks
 from ebus.core.errors import StoreDamaged, StoreForeign, StoreNewer
 
 APPLICATION_ID = int.from_bytes(b"ebus", "big")
@@ -56,7 +57,66 @@ def _create_version_1(connection: apsw.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_create_version_1,)
+def _create_version_2(connection: apsw.Connection) -> None:
+    """Ids, streams, types of events, consumers of checkpoints, and clocks that never go back.
+
+    `streams` keeps the last version of each, which survives trims; within a stream positions grow
+    with versions. `type_segments` says in which segments of 512 positions a type occurs, once a
+    segment is complete. A process of version 1 that still has the file open would write blocks
+    without any of it: it is kept from that by the column that has another name.
+    """
+    connection.execute(
+        """
+        DROP VIEW IF EXISTS events;
+
+        ALTER TABLE blocks RENAME COLUMN recorded_at_ns TO recorded_ns;
+
+        ALTER TABLE checkpoints ADD COLUMN consumers BLOB;
+
+        CREATE TABLE ids (
+            id        TEXT PRIMARY KEY,
+            position  INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE streams (
+            stream   INTEGER PRIMARY KEY,
+            name     TEXT NOT NULL UNIQUE,
+            version  INTEGER NOT NULL
+        ) STRICT;
+
+        CREATE TABLE stream_events (
+            stream    INTEGER NOT NULL,
+            version   INTEGER NOT NULL,
+            position  INTEGER NOT NULL,
+            PRIMARY KEY (stream, version)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE type_segments (
+            type     TEXT NOT NULL,
+            segment  INTEGER NOT NULL,
+            PRIMARY KEY (type, segment)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE VIEW events AS
+        SELECT event.value ->> '$.position'  AS position,
+               event.value ->> '$.type'      AS type,
+               event.value -> '$.data'       AS data,
+               event.value ->> '$.timestamp' AS timestamp,
+               event.value ->> '$.id'        AS id,
+               event.value ->> '$.stream'    AS stream,
+               event.value ->> '$.version'   AS version,
+               event.value -> '$.metadata'   AS metadata
+        FROM blocks, json_each('[' || CAST(blocks.events AS TEXT) || ']') AS event
+        WHERE blocks.events IS NOT NULL;
+        """
+    )
+    index_blocks(connection)
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
+    _create_version_1,
+    _create_version_2,
+)
 """The n-th takes a file from version n to n + 1, within a transaction that its caller holds."""
 
 VERSION = len(MIGRATIONS)

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from ebus.backends.sqlite.blocks import Block, build_blocks
+from ebus.backends.sqlite.blocks import READ_BLOCKS, Block, build_blocks
 from ebus.backends.sqlite.connection import (
     Patience,
     connect,
@@ -21,11 +21,11 @@ from ebus.backends.sqlite.connection import (
     leave_the_wal_behind,
     transaction,
 )
+from ebus.backends.sqlite.index import StoredIndex, forget_names, store_names
 from ebus.backends.sqlite.reader import (
     COUNT,
     HAS_CHECKPOINT,
     HEAD,
-    READ_BLOCKS,
     STORED_BYTES,
     Reader,
     SqliteQuickReads,
@@ -33,26 +33,30 @@ from ebus.backends.sqlite.reader import (
 )
 from ebus.backends.sqlite.resting import Resting, may_rest, wal_bytes
 from ebus.backends.sqlite.schema import VERSION, FileKind, identify
+from ebus.backends.sqlite.segments import INSERT_TYPE_SEGMENT, SEGMENT_EVENTS, OpenSegment
 from ebus.backends.sqlite.write_back import WriteBack
+from ebus.core.consumers import Subscription
 from ebus.core.engine import Durability
 from ebus.core.errors import (
-    EbusError,
     InvalidRange,
     StoreBusy,
     StoreClosed,
     StoreForeign,
-    StoreFull,
     StoreUnavailable,
 )
-from ebus.core.event import Event, NewEvent, encode_events, utc_now
-from ebus.core.limits import MAX_POSITION, Limits
+from ebus.core.event import Event, utc_now
+from ebus.core.filter import Filter
+from ebus.core.limits import Limits
+from ebus.core.plan import Plan, plan_writes
 from ebus.core.store import (
+    LOOK_AGAIN_S,
     NO_QUOTA,
-    Appended,
+    Append,
+    Checked,
     Page,
     Quota,
     Room,
-    SaveCheckpoint,
+    StreamInfo,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
@@ -63,34 +67,22 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
-    refusals_of,
+    check_writes,
 )
 
 _INSERT_BLOCK = """
-    INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
+    INSERT INTO blocks (last_position, first_position, recorded_ns, starts, events)
     VALUES (?, ?, ?, ?, ?)
 """
 # Nothing, if anybody has written since the caller looked at the head.
 _INSERT_BLOCK_AFTER = f"""
-    INSERT INTO blocks (last_position, first_position, recorded_at_ns, starts, events)
+    INSERT INTO blocks (last_position, first_position, recorded_ns, starts, events)
     SELECT ?, ?, ?, ?, ? WHERE ({HEAD}) = ?
 """
-_SAVE_CHECKPOINT = """
-    INSERT INTO checkpoints (name, position) VALUES (?, ?)
-    ON CONFLICT (name) DO UPDATE SET position = excluded.position
-"""
+_TIP = "SELECT last_position, recorded_ns FROM blocks ORDER BY last_position DESC LIMIT 1"
 MAX_IDLE_READERS = 1
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
-
-
-class _Layout(msgspec.Struct):
-    """Writes as they are to be stored, and what to answer once they are."""
-
-    results: list[Written]
-    blocks: list[Block]
-    checkpoints: list[tuple[str, int]]
-    head: int
 
 
 class SqliteStore(
@@ -127,6 +119,10 @@ class SqliteStore(
         self._quota = NO_QUOTA
         self._may_hold_refused = False
         self._closed = False
+        self._open_segment: OpenSegment | None = None  # unknown
+        self._commits = 0
+        self._waiters = 0
+        self._appended = threading.Condition()
         self._durability = durability
         self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
@@ -150,7 +146,9 @@ class SqliteStore(
                 # What is damaged, or newer by what its WAL says, shows now, not at first use.
                 if identify(self._writer, path) is not FileKind.OURS:
                     raise StoreForeign(f"{path} is not a file of ebus")
-                self._head: int = self._writer.execute(HEAD).get
+                self._head: int
+                self._recorded_ns: int
+                self._head, self._recorded_ns = self._writer.execute(_TIP).get or (0, 0)
                 self._identity = _identity(self._file)
                 self._wal_identity = _identity(self._wal)
             except BaseException:
@@ -180,31 +178,33 @@ class SqliteStore(
 
     def _commit(self, writes: Sequence[Write], *, waits: bool) -> list[Written]:
         # Before the transaction: meanwhile another process may write.
-        refusals = refusals_of(writes, self._limits)
-        if None not in refusals:
+        checked = check_writes(writes, self._limits)
+        if None not in checked.refusals:
             self._refuse_if_closed()
-            return [*refusals]
+            return [*checked.refusals]
+        if not (waits or checked.is_plain) and any(map(_has_condition, writes)):
+            raise StoreBusy("to find what was not to have come may take long")
         with self._writing(waits=waits) as connection:
-            layout = self._lay_out(writes, refusals, self._head, self._room(connection))
-            if len(layout.blocks) == 1 and not layout.checkpoints:
-                # The common case in one statement, which takes the interpreter's lock back
-                # from busy threads once and not five times.
-                row = (*self._row(layout.blocks[0]), self._head)
-                connection.execute(_INSERT_BLOCK_AFTER, row)
-                if connection.changes():
-                    self._head = layout.head
-                    return layout.results
+            plan = None
+            if checked.is_plain:
+                plan = self._plan(writes, checked, connection)
+                blocks = self._blocks(plan)
+                if len(blocks) == 1 and not _completes_segment(self._head, plan.head):
+                    # The common case in one statement, which takes the interpreter's lock back
+                    # from busy threads once and not five times.
+                    recorded_ns = max(time.time_ns(), self._recorded_ns)
+                    row = (*_row(blocks[0], recorded_ns), self._head)
+                    connection.execute(_INSERT_BLOCK_AFTER, row)
+                    if connection.changes():
+                        segment = self._open_segment
+                        if segment is not None:
+                            segment.take([event.type for event in plan.events])
+                        self._advance(plan.head, recorded_ns, segment)
+                        return plan.results
             with transaction(connection):
-                head: int = connection.execute(HEAD).get
-                if head != self._head:  # another process has written
-                    self._head = head
-                    layout = self._lay_out(writes, refusals, head, self._room(connection))
-                for block in layout.blocks:
-                    connection.execute(_INSERT_BLOCK, self._row(block))
-                if layout.checkpoints:
-                    connection.executemany(_SAVE_CHECKPOINT, layout.checkpoints)
-            self._head = layout.head
-        return layout.results
+                staged = self._commit_plan(writes, checked, connection, plan)
+            self._advance(staged.plan.head, staged.recorded_ns, staged.segment)
+        return staged.plan.results
 
     def _room(self, connection: apsw.Connection) -> Room | None:
         """What the quota leaves; None when there is none."""
@@ -217,57 +217,64 @@ class SqliteStore(
             knows=lambda name: bool(connection.execute(HAS_CHECKPOINT, (name,)).get),
         )
 
-    def _lay_out(
+    def _plan(self, writes: Sequence[Write], checked: Checked, connection: apsw.Connection) -> Plan:
+        """What becomes of these writes, if the head is the one that this store knows."""
+        return plan_writes(
+            writes,
+            checked,
+            head=self._head,
+            now=utc_now(),
+            index=StoredIndex(connection, self._head),
+            room=self._room(connection),
+        )
+
+    def _commit_plan(
         self,
         writes: Sequence[Write],
-        refusals: Sequence[EbusError | None],
-        head: int,
-        room: Room | None,
-    ) -> _Layout:
-        """How these writes are stored, if this is the last position so far."""
-        first_position = head + 1
-        results: list[Written] = []
-        accepted: list[NewEvent] = []
-        encoded: list[bytes] = []
-        checkpoints: list[tuple[str, int]] = []
-        now = utc_now()
-        for write, refusal in zip(writes, refusals, strict=True):
-            if refusal is not None:
-                results.append(refusal)
-            elif isinstance(write, SaveCheckpoint):
-                over_quota = room.take_name(write.name) if room is not None else None
-                results.append(over_quota)
-                if over_quota is None:
-                    checkpoints.append((write.name, write.position))
-            else:
-                last = head + len(write.events)
-                if last > MAX_POSITION:
-                    raise StoreFull(f"{self._path} has no positions left")
-                over_quota = None
-                if room is not None:
-                    wire = encode_events(write.events, head + 1, now)
-                    over_quota = room.take_events(wire)
-                    encoded += wire if over_quota is None else []
-                results.append(over_quota or Appended(head + 1, last))
-                if over_quota is None:
-                    accepted += write.events
-                    head = last
-        if room is None:  # all at once: one after the other they take several times as long
-            encoded = encode_events(accepted, first_position, now)
-        if len(encoded) == 1:
-            blocks = [Block(first_position, first_position, b"", encoded[0])]
-        else:
-            bounds = self._limits
-            max_events, max_bytes = bounds.max_block_events, bounds.max_block_bytes
-            blocks = list(
-                build_blocks(encoded, first_position, max_events=max_events, max_bytes=max_bytes)
-            )
-        return _Layout(results, blocks, checkpoints, head)
+        checked: Checked,
+        connection: apsw.Connection,
+        plan: Plan | None,
+    ) -> _Staged:
+        """Store what the writes come to, within a transaction; `plan` if it is known already."""
+        head, recorded_ns = connection.execute(_TIP).get or (0, 0)
+        if head != self._head:  # another process has written
+            self._head, self._recorded_ns, self._open_segment = head, recorded_ns, None
+            plan = None
+        if plan is None:
+            plan = self._plan(writes, checked, connection)
+        segment = self._open_segment
+        if plan.events:
+            recorded_ns = max(time.time_ns(), recorded_ns)
+            rows = [_row(block, recorded_ns) for block in self._blocks(plan)]
+            connection.executemany(_INSERT_BLOCK, rows)
+            if segment is not None:
+                segment = segment.copy()  # this one may yet be rolled back
+            elif _completes_segment(head, plan.head):
+                segment = OpenSegment.read(connection, head)
+            if segment is not None:
+                completed = segment.take([event.type for event in plan.events])
+                connection.executemany(INSERT_TYPE_SEGMENT, completed)
+        store_names(connection, plan)
+        return _Staged(plan, recorded_ns, segment)
 
-    @staticmethod
-    def _row(block: Block) -> tuple[int, int, int, bytes, bytes]:
-        last, first = block.last_position, block.first_position
-        return last, first, time.time_ns(), block.starts, block.events
+    def _advance(self, head: int, recorded_ns: int, segment: OpenSegment | None) -> None:
+        """After a commit."""
+        self._head, self._recorded_ns, self._open_segment = head, recorded_ns, segment
+        self._commits += 1
+        if self._waiters:
+            with self._appended:
+                self._appended.notify_all()
+
+    def _blocks(self, plan: Plan) -> list[Block]:
+        encoded = plan.encoded
+        first_position = plan.head - len(encoded) + 1
+        if len(encoded) == 1:
+            return [Block(first_position, first_position, b"", encoded[0])]
+        bounds = self._limits
+        max_events, max_bytes = bounds.max_block_events, bounds.max_block_bytes
+        return list(
+            build_blocks(encoded, first_position, max_events=max_events, max_bytes=max_bytes)
+        )
 
     def read(
         self,
@@ -276,8 +283,12 @@ class SqliteStore(
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> Page:
-        page = self.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+        page = self.read_wire(
+            start, stop, limit=limit, max_bytes=max_bytes, filter=filter, backwards=backwards
+        )
         return Page(_decode_events(b"[" + b",".join(page.chunks) + b"]"), page.next)
 
     def read_wire(
@@ -287,9 +298,44 @@ class SqliteStore(
         *,
         limit: int | None = None,
         max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
     ) -> WirePage:
         with self._reading() as reader:
-            return reader.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
+            return reader.read_wire(
+                start, stop, limit=limit, max_bytes=max_bytes, filter=filter, backwards=backwards
+            )
+
+    def streams(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> list[StreamInfo]:
+        most = self._limits.max_read_events
+        if limit is not None and not 1 <= limit <= most:
+            raise InvalidRange(f"a list is limited to 1 to {most} streams")
+        with self._reading() as reader:
+            return reader.streams(prefix, after, limit or most)
+
+    def stream_version(self, stream: str) -> int:
+        with self._reading() as reader:
+            return reader.stream_version(stream)
+
+    def wait(self, position: int, timeout_s: float) -> int:
+        until_s = time.monotonic() + timeout_s
+        with self._appended:  # before it looks, so that no commit after that goes unnoticed
+            self._waiters += 1
+        try:
+            while True:
+                commits = self._commits
+                head = self.head()
+                left_s = until_s - time.monotonic()
+                if head >= position or left_s <= 0:
+                    return head
+                with self._appended:
+                    if self._commits == commits and not self._closed:
+                        self._appended.wait(min(LOOK_AGAIN_S, left_s))
+        finally:
+            with self._appended:
+                self._waiters -= 1
 
     def trim(self, through: int) -> None:
         with self._writing() as connection, transaction(connection):
@@ -298,9 +344,14 @@ class SqliteStore(
                 raise InvalidRange(f"cannot trim through {through}: the head is {head}")
             if through == 0:
                 return
+            forget_names(connection, through)
             [(first, last, starts, events)] = connection.execute(
                 READ_BLOCKS + " LIMIT 1", (through,)
             )
+            # The gap is given the time of its last position: times never go down.
+            recorded_ns = connection.execute(
+                "SELECT recorded_ns FROM blocks WHERE last_position = ?", (last,)
+            ).get
             if last > through:
                 if events is not None:
                     rest = Block(first, last, starts, events).cut(through + 1, last)
@@ -311,7 +362,7 @@ class SqliteStore(
                     (through + 1, starts, events, last),
                 )
             connection.execute("DELETE FROM blocks WHERE last_position <= ?", (through,))
-            connection.execute(_INSERT_BLOCK, (through, 1, time.time_ns(), b"", None))
+            connection.execute(_INSERT_BLOCK, (through, 1, recorded_ns, b"", None))
 
     def stored_bytes(self) -> int:
         with self._reading() as reader:
@@ -331,6 +382,10 @@ class SqliteStore(
     def checkpoint(self, name: str) -> int | None:
         with self._reading() as reader:
             return reader.checkpoint(name)
+
+    def subscription(self, name: str) -> Subscription | None:
+        with self._reading() as reader:
+            return reader.subscription(name)
 
     def checkpoints(self) -> dict[str, int]:
         with self._reading() as reader:
@@ -479,6 +534,8 @@ class SqliteStore(
             closing.callback(self._writer.close)
             with self._readers_changed:
                 self._closed = True
+                with self._appended:
+                    self._appended.notify_all()
                 self._readers_changed.wait_for(lambda: self._busy_readers == 0)
                 for reader in (*self._idle_readers, *self._quick_reads):
                     closing.callback(reader.close)
@@ -509,3 +566,27 @@ class SqliteStore(
 def _identity(file: str) -> tuple[int, int]:
     status = os.stat(file)
     return status.st_dev, status.st_ino
+
+
+class _Staged(msgspec.Struct, frozen=True):
+    """What a transaction has stored, once it is committed."""
+
+    plan: Plan
+    recorded_ns: int
+    segment: OpenSegment | None
+
+
+def _row(block: Block, recorded_ns: int) -> tuple[int, int, int, bytes, bytes]:
+    return block.last_position, block.first_position, recorded_ns, block.starts, block.events
+
+
+def _completes_segment(head: int, later: int) -> bool:
+    return head // SEGMENT_EVENTS != later // SEGMENT_EVENTS
+
+
+def _has_condition(write: Write) -> bool:
+    return (
+        isinstance(write, Append)
+        and write.expect is not None
+        and write.expect.none_after is not None
+    )

@@ -18,6 +18,7 @@ import msgspec
 
 from ebus.backends.sqlite.blocks import Block, build_blocks
 from ebus.backends.sqlite.schema import FileKind, identify, migrate, refuse_strayed_wal
+from ebus.backends.sqlite.segments import index_blocks
 from ebus.core.errors import StoreDamaged, StoreForeign
 from ebus.core.event import is_timestamp
 from ebus.core.limits import Limits
@@ -50,6 +51,7 @@ def take_over(connection: apsw.Connection, path: Path, limits: Limits) -> None:
     taken = _copy_events(connection, path, limits, head, total)
     if taken != total:
         raise StoreDamaged(f"{path} is damaged: it lists {total} events but holds {taken}")
+    index_blocks(connection)
     _copy_subscriptions(connection, path)
     connection.execute("DROP TABLE original_events")
     connection.execute("DROP TABLE IF EXISTS subscriptions")
@@ -83,12 +85,15 @@ def _copy_events(
     connection: apsw.Connection, path: Path, limits: Limits, head: int, total: int
 ) -> int:
     """Write blocks for the events and gaps for the positions between. Returns the events."""
-    recorded_at_ns = time.time_ns()
-    insert = "INSERT INTO blocks VALUES (?, ?, ?, ?, ?)"
+    recorded_ns = time.time_ns()
+    insert = (
+        "INSERT INTO blocks (last_position, first_position, recorded_ns, starts, events) "
+        "VALUES (?, ?, ?, ?, ?)"
+    )
 
     def insert_gap(first: int, last: int) -> None:
         if first <= last:
-            connection.execute(insert, (last, first, recorded_at_ns, b"", None))
+            connection.execute(insert, (last, first, recorded_ns, b"", None))
 
     written = 0
     taken = 0
@@ -100,7 +105,7 @@ def _copy_events(
             (
                 block.last_position,
                 block.first_position,
-                recorded_at_ns,
+                recorded_ns,
                 block.starts,
                 block.events,
             ),
@@ -221,5 +226,6 @@ def _copy_subscriptions(connection: apsw.Connection, path: Path) -> None:
             f"mend or delete that row of the table subscriptions"
         )
     connection.execute(
-        "INSERT INTO checkpoints SELECT subscription_id, position FROM subscriptions"
+        "INSERT INTO checkpoints (name, position) "
+        "SELECT subscription_id, position FROM subscriptions"
     )

@@ -1,0 +1,208 @@
+"""What a file knows of its events beside the blocks: ids, streams, types, subscriptions."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import apsw
+import msgspec
+
+from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
+from ebus.backends.sqlite.search import block_at, candidates, decode_seen, prefix_end
+from ebus.backends.sqlite.segments import SEGMENT_EVENTS
+from ebus.core.consumers import Lease, Parked, Subscription, Waiting
+from ebus.core.errors import StoreDamaged
+from ebus.core.event import Event, decode_event
+from ebus.core.filter import Filter
+from ebus.core.plan import Plan
+
+STREAM_VERSION = "SELECT coalesce((SELECT version FROM streams WHERE name = ?), 0)"
+
+SUBSCRIPTION = "SELECT position, consumers FROM checkpoints WHERE name = ?"
+
+_SAVE_SUBSCRIPTION = """
+    INSERT INTO checkpoints (name, position, consumers) VALUES (?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET position = excluded.position, consumers = excluded.consumers
+"""
+_SAVE_STREAM = """
+    INSERT INTO streams (name, version) VALUES (?, ?)
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version
+    RETURNING stream
+"""
+_LAST_POSITION = """
+    SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
+    WHERE streams.name = ?
+"""
+_LATER_POSITION = """
+    SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
+    WHERE streams.name >= ? AND (? IS NULL OR streams.name < ?) AND stream_events.position > ?
+    LIMIT 1
+"""
+_TYPES = """
+    WITH RECURSIVE each(type) AS (
+        SELECT min(type) FROM type_segments
+        UNION ALL
+        SELECT (SELECT min(type) FROM type_segments WHERE type > each.type)
+        FROM each WHERE each.type IS NOT NULL
+    )
+    SELECT type FROM each WHERE type IS NOT NULL
+"""
+
+
+class StoredIndex:
+    """The `Index` of `plan_writes` over the connection that writes, within its transaction."""
+
+    def __init__(self, connection: apsw.Connection, head: int) -> None:
+        self._connection = connection
+        self._head = head
+
+    def position_of(self, id: str) -> int | None:
+        position: int | None = self._connection.execute(
+            "SELECT position FROM ids WHERE id = ?", (id,)
+        ).get
+        return position
+
+    def event_at(self, position: int) -> Event:
+        block = block_at(self._connection, position)
+        if block is None:
+            raise StoreDamaged(f"an id is of position {position}, where there is no event")
+        return decode_event(block.slice(position, position))
+
+    def stream_version(self, stream: str) -> int:
+        version: int = self._connection.execute(STREAM_VERSION, (stream,)).get
+        return version
+
+    def any_match(self, wanted: Filter, after: int) -> int | None:
+        """Bounded by a few rows for a stream, and for what came lately; else it searches."""
+        position: int | None
+        if after >= self._head:
+            return None
+        if wanted.stream is not None and not wanted.types:
+            if not wanted.stream.startswith(wanted.stream_prefix or ""):
+                return None
+            position = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
+            return position if position is not None and position > after else None
+        is_late = self._head - after <= SEGMENT_EVENTS
+        if wanted.stream_prefix is not None and not wanted.types and not is_late:
+            end = prefix_end(wanted.stream_prefix)
+            position = self._connection.execute(
+                _LATER_POSITION, (wanted.stream_prefix, end, end, after)
+            ).get
+            return position
+        found = candidates(
+            self._connection,
+            None if is_late and wanted.stream is None else wanted,
+            after + 1,
+            self._head,
+            head=self._head,
+            backwards=True,
+        )
+        with closing(found):
+            for block, first, last in found:
+                seen = decode_seen(block.slice(first, last))
+                for at in range(len(seen) - 1, -1, -1):
+                    if wanted.matches(seen[at], seen[at].version):
+                        return first + at
+        return None
+
+    def subscription(self, name: str) -> Subscription | None:
+        return subscription_of(self._connection.execute(SUBSCRIPTION, (name,)).get)
+
+
+class _Consumers(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A subscription without its checkpoint."""
+
+    frontier: int = 0
+    leases: tuple[Lease, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    parked: tuple[Parked, ...] = ()
+
+
+_decode_consumers = msgspec.json.Decoder(_Consumers).decode
+
+
+def subscription_of(row: tuple[int, bytes | None] | None) -> Subscription | None:
+    """From a row of `SUBSCRIPTION`."""
+    if row is None:
+        return None
+    position, consumers = row
+    if consumers is None:
+        return Subscription(position=position)
+    it = _decode_consumers(consumers)
+    return Subscription(
+        position=position,
+        frontier=it.frontier,
+        leases=it.leases,
+        waiting=it.waiting,
+        parked=it.parked,
+    )
+
+
+def _subscription_row(name: str, it: Subscription) -> tuple[str, int, bytes | None]:
+    consumers = None
+    if it.has_group:
+        consumers = msgspec.json.encode(_Consumers(it.frontier, it.leases, it.waiting, it.parked))
+    return name, it.position, consumers
+
+
+def store_names(connection: apsw.Connection, plan: Plan) -> None:
+    """Store the ids, streams and subscriptions of a plan. Needs a transaction."""
+    if plan.ids:
+        connection.executemany("INSERT INTO ids (id, position) VALUES (?, ?)", plan.ids.items())
+    if plan.streams:
+        assert plan.versions is not None
+        numbers = {
+            it: connection.execute(_SAVE_STREAM, (it, v)).get for it, v in plan.streams.items()
+        }
+        first_position = plan.head - len(plan.events) + 1
+        connection.executemany(
+            "INSERT INTO stream_events (stream, version, position) VALUES (?, ?, ?)",
+            [
+                (numbers[event.stream], version, position)
+                for position, (event, version) in enumerate(
+                    zip(plan.events, plan.versions, strict=True), first_position
+                )
+                if event.stream is not None
+            ],
+        )
+    if plan.subscriptions:
+        rows = [_subscription_row(name, it) for name, it in plan.subscriptions.items()]
+        connection.executemany(_SAVE_SUBSCRIPTION, rows)
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
+    stream: str | None = None
+    version: int | None = None
+
+
+_decode_named = msgspec.json.Decoder(list[_Named]).decode
+
+
+def forget_names(connection: apsw.Connection, through: int) -> None:
+    """Forget ids, places in streams and types of the events up to here. Needs a transaction.
+
+    To be called while the events are there: they say what there is to forget. It takes as long
+    as there are events with names. Streams keep their versions.
+    """
+    with closing(connection.execute(READ_BLOCKS, (1,))) as rows:
+        for first, last, starts, events in rows:
+            if first > through:
+                break
+            if events is not None and (b'"id":' in events or b'"stream":' in events):
+                wire = Block(first, last, starts, events).slice(first, min(last, through))
+                named = _decode_named(b"[%b]" % wire)
+                ids = [(it.id,) for it in named if it.id is not None]
+                streams = {it.stream: it.version for it in named if it.stream is not None}
+                connection.executemany("DELETE FROM ids WHERE id = ?", ids)
+                connection.executemany(
+                    "DELETE FROM stream_events WHERE version <= ?2 "
+                    "AND stream = (SELECT stream FROM streams WHERE name = ?1)",
+                    streams.items(),
+                )
+    segments = through // SEGMENT_EVENTS
+    if segments:
+        connection.executemany(
+            "DELETE FROM type_segments WHERE type = ? AND segment < ?",
+            [(name, segments) for (name,) in connection.execute(_TYPES).fetchall()],
+        )
