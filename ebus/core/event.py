@@ -416,8 +416,10 @@ def is_timestamp(text: str) -> bool:
 
 def instant_ns(timestamp: str) -> int:
     """A time stamp, for which `is_timestamp` holds, as nanoseconds since 1970 in UTC."""
-    day = date(max(1, int(timestamp[:4])), int(timestamp[5:7]), int(timestamp[8:10]))
-    seconds = (day.toordinal() - _EPOCH) * 86_400
+    year = int(timestamp[:4])
+    # Python knows no year 0; the calendar is the same again after 400 years.
+    day = date(year or 400, int(timestamp[5:7]), int(timestamp[8:10])).toordinal()
+    seconds = (day - _EPOCH - (0 if year else _DAYS_OF_400_YEARS)) * 86_400
     seconds += int(timestamp[11:13]) * 3_600 + int(timestamp[14:16]) * 60 + int(timestamp[17:19])
     rest = timestamp[19:]
     offset = "" if rest.endswith("Z") else rest[-6:]
@@ -429,6 +431,7 @@ def instant_ns(timestamp: str) -> int:
 
 
 _EPOCH = date(1970, 1, 1).toordinal()
+_DAYS_OF_400_YEARS = 146_097
 
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 

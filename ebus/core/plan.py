@@ -170,7 +170,7 @@ class _Planning:
         else:
             assert isinstance(write, ChangeSubscription)
             after, answer = write.change(before, self._plan.head)
-            if known is None and not after.has_group and not after.position:
+            if after == before:
                 return answer  # who only asks leaves nothing behind
         if self._room is not None and write.name not in self._plan.subscriptions:
             refusal = self._room.take_name(write.name)

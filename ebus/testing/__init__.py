@@ -35,15 +35,22 @@ pytest.register_assert_rewrite(
         for module in (
             "appending",
             "checkpoints",
+            "consumers",
+            "expectations",
             "fidelity",
+            "filters",
+            "ids",
             "isolation",
             "lifetime",
             "observation",
             "ordering",
+            "quotas",
             "racing",
             "reading",
             "refusal",
             "stateful",
+            "streams",
+            "waiting",
         )
     )
 )

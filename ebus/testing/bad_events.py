@@ -158,6 +158,27 @@ _BAD_TIMESTAMPS: dict[str, Any] = {
     "bytes": b"2024-01-01T00:00:00Z",
 }
 
+_BAD_NAMES: dict[str, Any] = {
+    why: text
+    for why, text in _BAD_TYPES.items()
+    if why not in {"None", "a tab", "escape", "a pair of surrogates", "a list"}
+}
+"""No id and no stream: what none of them may be is looked at as a type is. None is fine."""
+
+_BAD_METADATA: dict[str, Any] = {
+    "text": "a",
+    "a list": [],
+    "a list of pairs": [["a", "b"]],
+    "a number within": {"a": 1},
+    "null within": {"a": None},
+    "a map within": {"a": {"b": "c"}},
+    "a number as a key": {1: "a"},
+    "a class of its own": {"a": DerivedText("b")},
+    "a class of its own as a key": {DerivedText("a"): "b"},
+    "a lone surrogate": {"a": "\ud800"},
+    "a lone surrogate in a key": {"\udc00": "a"},
+}
+
 BAD_EVENTS: list[BadEvent] = [
     *(
         BadEvent(f"type: {why}", "type", NewEvent(text, Raw(b"1"), TIMESTAMP))
@@ -174,6 +195,22 @@ BAD_EVENTS: list[BadEvent] = [
     *(
         BadEvent(f"timestamp: {why}", "timestamp", NewEvent("Tested", Raw(b"1"), text))
         for why, text in _BAD_TIMESTAMPS.items()
+    ),
+    *(
+        BadEvent(f"id: {why}", "id", NewEvent("Tested", Raw(b"1"), TIMESTAMP, text))
+        for why, text in _BAD_NAMES.items()
+    ),
+    *(
+        BadEvent(f"stream: {why}", "stream", NewEvent("Tested", Raw(b"1"), TIMESTAMP, None, text))
+        for why, text in _BAD_NAMES.items()
+    ),
+    *(
+        BadEvent(
+            f"metadata: {why}",
+            "metadata",
+            NewEvent("Tested", Raw(b"1"), TIMESTAMP, None, None, thing),
+        )
+        for why, thing in _BAD_METADATA.items()
     ),
 ]
 

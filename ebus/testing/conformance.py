@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from ebus.testing.appending import Appending
 from ebus.testing.checkpoints import Checkpoints
+from ebus.testing.consumers import Consumers
+from ebus.testing.expectations import Expectations
 from ebus.testing.fidelity import Fidelity
+from ebus.testing.filters import Filters
+from ebus.testing.ids import Identity
 from ebus.testing.isolation import Isolation
 from ebus.testing.lifetime import Lifetime
 from ebus.testing.ordering import Ordering
@@ -12,6 +16,8 @@ from ebus.testing.quotas import Quotas
 from ebus.testing.reading import Reading
 from ebus.testing.refusal import Refusal
 from ebus.testing.stateful import AnySequence
+from ebus.testing.streams import Streams
+from ebus.testing.waiting import Waiting
 
 
 class EngineConformance(
@@ -24,6 +30,12 @@ class EngineConformance(
     Isolation,
     Ordering,
     Lifetime,
+    Identity,
+    Streams,
+    Expectations,
+    Filters,
+    Consumers,
+    Waiting,
     AnySequence,
 ):
     """What every engine does. Inherit it in a class whose name begins with `Test`."""

@@ -14,10 +14,16 @@ TIMESTAMP = "2024-01-01T00:00:00Z"
 
 
 def new_event(
-    data: bytes = b"null", *, type: str = "Tested", timestamp: str = TIMESTAMP
+    data: bytes = b"null",
+    *,
+    type: str = "Tested",
+    timestamp: str = TIMESTAMP,
+    id: str | None = None,
+    stream: str | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> NewEvent:
     """A valid event that is ordinary in all that is not given."""
-    return NewEvent(type, Raw(data), timestamp)
+    return NewEvent(type, Raw(data), timestamp, id, stream, metadata)
 
 
 def numbered(count: int, first: int = 1) -> list[NewEvent]:
@@ -40,9 +46,14 @@ class Sent(NamedTuple):
     type: str
     data: bytes
     timestamp: str
+    id: str | None = None
+    stream: str | None = None
+    metadata: dict[str, str] | None = None
 
     def new_event(self) -> NewEvent:
-        return NewEvent(self.type, Raw(self.data), self.timestamp)
+        return NewEvent(
+            self.type, Raw(self.data), self.timestamp, self.id, self.stream, self.metadata
+        )
 
 
 HARD_DATA: dict[str, bytes] = {
@@ -175,6 +186,15 @@ def timestamps() -> st.SearchStrategy[str]:
 
 
 def sent_events() -> st.SearchStrategy[Sent]:
-    """Valid events of less than 1,000 bytes."""
+    """Valid events of less than 1,000 bytes, without ids: two of them may be equal."""
     data = json_documents().filter(lambda data: len(data) < 800)
-    return st.builds(Sent, event_types(), data, timestamps())
+    metadata = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
+    return st.builds(
+        Sent,
+        event_types(),
+        data,
+        timestamps(),
+        st.none(),
+        st.none() | event_types(),
+        st.none() | metadata,
+    )

@@ -52,6 +52,25 @@ class Fidelity(Suite):
     def test_a_time_stamp_comes_back_as_it_was_written(self, place: Place, timestamp: str) -> None:
         check_kept(place, new_event(timestamp=timestamp))
 
+    @pytest.mark.parametrize("text", HARD_TYPES.values(), ids=HARD_TYPES)
+    def test_an_id_a_stream_and_metadata_come_back_as_they_were_sent(
+        self, place: Place, text: str
+    ) -> None:
+        check_kept(place, new_event(id=text, stream=text, metadata={text: text, "": ""}))
+
+    def test_metadata_may_hold_any_characters_or_nothing(self, place: Place) -> None:
+        check_kept(place, new_event(metadata={"a\n\x00": '"\\\x7f\x85', "b": ""}))
+
+    def test_an_event_with_all_its_members_is_kept_among_plain_ones(
+        self, place: Place, store: TenantStore
+    ) -> None:
+        batch = numbered(3)
+        batch += [new_event(id="a", stream="s", metadata={"k": "v"}), new_event(stream="s")]
+        batch += [new_event(metadata={}), *numbered(6), new_event(id="b")]
+        store.append(batch)
+        assert read_through(store, limit=2) == stored(batch)
+        assert parsed(place.peek(ALICE).events) == stored(batch)
+
     def test_white_space_around_a_document_may_go_and_nothing_else(
         self, store: TenantStore
     ) -> None:
@@ -73,16 +92,20 @@ class Fidelity(Suite):
         assert plain(store.read(2, 2).events) == stored([event], 2)
 
     def test_any_batch_comes_back_as_it_was_sent(self, place: Place, store: TenantStore) -> None:
+        log: list[NewEvent] = []
+
         @settings(deadline=None)
         @given(st.lists(sent_events(), min_size=1, max_size=6))
         def check(sent: list[Sent]) -> None:
             batch = [event.new_event() for event in sent]
+            log.extend(batch)
             appended = store.append(batch)
             first, last = appended.first_position, appended.last_position
-            assert last - first + 1 == len(batch)
-            assert plain(store.read(first, last).events) == stored(batch, first)
-            assert parsed(place.peek(ALICE).events[first - 1 :]) == stored(batch, first)
+            assert (first, last) == (len(log) - len(batch) + 1, len(log))
+            expected = stored(log)[first - 1 :]
+            assert plain(store.read(first, last).events) == expected
+            assert parsed(place.peek(ALICE).events[first - 1 :]) == expected
             if isinstance(store, SupportsWireRead):
-                assert parsed(store.read_wire(first, last).chunks) == stored(batch, first)
+                assert parsed(store.read_wire(first, last).chunks) == expected
 
         check()

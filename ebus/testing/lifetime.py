@@ -39,6 +39,12 @@ def every_method(store: TenantStore) -> dict[str, Callable[[], Any]]:
         "save_checkpoint": partial(store.save_checkpoint, "mailer", 1),
         "delete_checkpoint": partial(store.delete_checkpoint, "mailer"),
         "checkpoints": store.checkpoints,
+        "streams": store.streams,
+        "stream_version": partial(store.stream_version, "s"),
+        "subscription": partial(store.subscription, "mailer"),
+        "wait": partial(store.wait, 1, 0.0),
+        "lease": partial(store.lease, "mailer"),
+        "acknowledge": partial(store.acknowledge, "mailer", "x"),
     }
     if isinstance(store, SupportsWireRead):
         calls["read_wire"] = partial(store.read_wire, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -43,15 +41,6 @@ def need_trim(store: TenantStore) -> SupportsTrim:
 
 
 class Ordering(Suite):
-    @contextmanager
-    def open_stores(self, place: Place, engines: int) -> Iterator[list[TenantStore]]:
-        """A store of alice from each of so many engines on one place."""
-        if engines > 1 and not self.shared:
-            pytest.skip("this place has one engine at a time")
-        with ExitStack() as stack:
-            opened = [stack.enter_context(place.open()) for _ in range(engines)]
-            yield [engine.open(ALICE) for engine in opened]
-
     @one_and_two_engines
     @each_writer
     def test_racing_writers_get_the_positions_at_which_their_events_are(

@@ -127,6 +127,20 @@ class Refusal(Suite):
             assert isinstance(first, EventTooLarge)
             assert second == Appended(2, 2)
 
+    @pytest.mark.parametrize("most", [40, Limits().max_metadata_bytes])
+    def test_metadata_of_one_byte_too_many_is_refused(self, place: Place, most: int) -> None:
+        filling = "x" * (most - len('{"größe":""}'.encode()))
+        with place.open(limits=Limits(max_metadata_bytes=most)) as engine:
+            store = engine.open(ALICE)
+            store.append([new_event(metadata={"größe": filling})])
+            too_large = new_event(metadata={"größe": filling + "x"})
+            with unchanged(place, ALICE, store), pytest.raises(EventTooLarge) as refusal:
+                store.append([*numbered(2), too_large])
+            assert refusal.value.index == 2
+            first, second = store.commit([Append([too_large]), Append(numbered(1))])
+            assert isinstance(first, EventTooLarge)
+            assert second == Appended(2, 2)
+
     def test_data_that_nests_deeper_than_the_limit_is_refused(self, place: Place) -> None:
         with place.open(limits=Limits(max_json_depth=3)) as engine:
             store = engine.open(ALICE)

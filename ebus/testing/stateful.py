@@ -25,13 +25,22 @@ from hypothesis.stateful import (
 from msgspec import Raw
 
 from ebus.core.engine import Engine
-from ebus.core.errors import EventTooLarge, InvalidBatch, InvalidEvent, InvalidInput, InvalidRange
+from ebus.core.errors import (
+    EventTooLarge,
+    IdConflict,
+    InvalidBatch,
+    InvalidEvent,
+    InvalidInput,
+    InvalidRange,
+)
+from ebus.core.filter import Filter
 from ebus.core.limits import MAX_POSITION, Limits
-from ebus.core.store import Append, Appended, SupportsTrim, SupportsWireRead, TenantStore
+from ebus.core.store import Append, Appended, Placed, SupportsTrim, SupportsWireRead, TenantStore
 from ebus.testing.bad_events import BAD_EVENTS
 from ebus.testing.events import TIMESTAMP, Sent
 from ebus.testing.observation import (
     StoredEvent,
+    check_filtered,
     check_page,
     check_wire_page,
     event_sizes,
@@ -69,7 +78,7 @@ def _attempt_with(bad: Sent, refusal: type[InvalidInput], good: list[Sent], at: 
 
 _TOO_LARGE = Sent("x", b'"' + b"x" * LIMITS.max_event_bytes + b'"', TIMESTAMP)
 _BAD = [
-    Sent(event.type, bytes(event.data), event.timestamp)
+    Sent(event.type, bytes(event.data), event.timestamp, event.id, event.stream, event.metadata)
     for event in (bad.event for bad in BAD_EVENTS)
     if isinstance(event.data, Raw) and isinstance(event.timestamp, str)
     if len(bytes(event.data)) < LIMITS.max_event_bytes // 2
@@ -82,6 +91,11 @@ _GOOD = [
     Sent("y", b'{ "b" : 1.0, "a":1e999, "b":-0}', TIMESTAMP),
     Sent("z", b'"' + b"z" * 30 + b'"', TIMESTAMP),
     Sent("long", b'"' + b"x" * 150 + b'"', TIMESTAMP),
+    Sent("x", b"1", TIMESTAMP, "one"),
+    Sent("x", b"2", TIMESTAMP, "one"),
+    Sent("y", b"1", TIMESTAMP, "two", "s"),
+    Sent("y", b"1", TIMESTAMP, None, "s"),
+    Sent("größe", b"1", TIMESTAMP, "größe", "s-größe", {"größe": "x"}),
 ]
 good_events = st.sampled_from(_GOOD)
 batches = st.lists(good_events, min_size=1, max_size=LIMITS.max_batch_events)
@@ -106,6 +120,16 @@ bad_attempts = st.one_of(
 )
 tenants = st.sampled_from(NAMES)
 engines = st.integers(0, 1)
+filters = st.builds(
+    Filter,
+    types=st.lists(st.sampled_from(["x", "y", "größe"]), max_size=2).map(tuple),
+    stream_prefix=st.sampled_from([None, None, "", "s", "s-"]),
+) | st.builds(
+    Filter,
+    stream=st.sampled_from(["s", "s-größe", "none"]),
+    from_version=st.none() | st.integers(1, 3),
+    to_version=st.none() | st.integers(1, 3),
+)
 checkpoint_names = st.sampled_from(["mailer", "Mailer", "größe"])
 
 
@@ -117,10 +141,35 @@ class Tenant:
         self.trimmed = 0
         self.checkpoints: dict[str, int] = {}
 
-    def append(self, events: list[Sent]) -> Appended:
-        first = len(self.log) + 1
-        self.log += [StoredEvent(position, *event) for position, event in enumerate(events, first)]
-        return Appended(first, len(self.log))
+    def append(self, events: list[Sent]) -> Appended | None:
+        """Where the events are; None, with nothing appended, where an id has other content."""
+        log = list(self.log)
+        placed = []
+        for event in events:
+            position, version = len(log) + 1, None
+            if event.stream is not None:
+                version = 1 + sum(before.stream == event.stream for before in log)
+            new = StoredEvent(
+                position,
+                event.type,
+                event.data,
+                event.timestamp,
+                event.id,
+                event.stream,
+                version,
+                event.metadata,
+            )
+            known = [it for it in log[self.trimmed :] if event.id is not None and it.id == event.id]
+            there = known[0] if known else new
+            if there._replace(position=position, version=version) != new:
+                return None
+            placed.append(Placed(there.position, there.version, there.timestamp, bool(known)))
+            if not known:
+                log.append(new)
+        self.log = log
+        positions = [one.position for one in placed]
+        tells = any(event.id is not None or event.stream is not None for event in events)
+        return Appended(min(positions), max(positions), tuple(placed) if tells else ())
 
     @property
     def left(self) -> list[StoredEvent]:
@@ -156,9 +205,12 @@ class TenantsMachine(RuleBasedStateMachine):
     @rule(name=tenants, engine=engines, events=batches)
     def append(self, name: str, engine: int, events: list[Sent]) -> None:
         store, tenant = self.open(name, engine)
-        appended = store.append(Attempt(events).append().events)
         expected = tenant.append(events)
-        assert appended == expected
+        if expected is None:
+            with pytest.raises(IdConflict):
+                store.append(Attempt(events).append().events)
+        else:
+            assert store.append(Attempt(events).append().events) == expected
 
     @rule(name=tenants, engine=engines, attempt=bad_attempts)
     def append_in_vain(self, name: str, engine: int, attempt: Attempt) -> None:
@@ -177,7 +229,10 @@ class TenantsMachine(RuleBasedStateMachine):
                 assert type(result) is attempt.refusal
             else:
                 expected = tenant.append(attempt.events)
-                assert result == expected
+                if expected is None:
+                    assert type(result) is IdConflict
+                else:
+                    assert result == expected
 
     @rule(
         name=tenants,
@@ -203,6 +258,39 @@ class TenantsMachine(RuleBasedStateMachine):
                 if isinstance(store, SupportsWireRead):
                     wire = store.read_wire(start, stop, limit=limit, max_bytes=max_bytes)
                     check_wire_page(wire, page)
+
+    @rule(
+        name=tenants,
+        engine=engines,
+        wanted=st.none() | filters,
+        backwards=st.booleans(),
+        limit=st.none() | st.integers(1, LIMITS.max_read_events),
+        max_bytes=st.none() | st.integers(1, 900),
+    )
+    def read_filtered(
+        self,
+        name: str,
+        engine: int,
+        wanted: Filter | None,
+        backwards: bool,
+        limit: int | None,
+        max_bytes: int | None,
+    ) -> None:
+        store, tenant = self.open(name, engine)
+        sizes = event_sizes(self.place.peek(name))
+        head = len(tenant.log)
+        for start, stop in [(0, None), (head // 2, head), (1, head // 2)]:
+            check_filtered(
+                store,
+                tenant.left,
+                sizes,
+                wanted,
+                start,
+                stop,
+                limit=limit,
+                max_bytes=max_bytes,
+                backwards=backwards,
+            )
 
     @rule(name=tenants, engine=engines, data=st.data())
     def trim(self, name: str, engine: int, data: st.DataObject) -> None:

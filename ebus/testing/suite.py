@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,3 +55,12 @@ class Suite(ABC):
     def store(self, engine: Engine) -> TenantStore:
         """The store of `ALICE`."""
         return engine.open(ALICE)
+
+    @contextmanager
+    def open_stores(self, place: Place, engines: int) -> Iterator[list[TenantStore]]:
+        """A store of alice from each of so many engines on one place."""
+        if engines > 1 and not self.shared:
+            pytest.skip("this place has one engine at a time")
+        with ExitStack() as stack:
+            opened = [stack.enter_context(place.open()) for _ in range(engines)]
+            yield [engine.open(ALICE) for engine in opened]

@@ -23,6 +23,8 @@ from ebus.core.event import (
     decode_event,
     encode_event,
     encode_events,
+    instant_ns,
+    is_timestamp,
     nests_deeper,
     parse_events,
     utc_now,
@@ -81,6 +83,97 @@ def test_the_clock_is_a_valid_time_in_utc() -> None:
     moment = datetime.fromisoformat(utc_now()[:26] + "+00:00")
     assert before - 1 < moment.timestamp() < time.time() + 1
     assert moment.tzinfo == UTC
+
+
+@given(
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),  # noqa: DTZ001 - the offset follows
+    st.integers(-23 * 60 - 59, 23 * 60 + 59),
+)
+def test_an_instant_is_what_the_calendar_says(moment: datetime, minutes: int) -> None:
+    aware = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    microseconds = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert instant_ns(aware.isoformat()) == microseconds * 1_000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "nanoseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.000000001Z", 1),
+        ("1970-01-01T00:00:00.1Z", 100_000_000),
+        ("1970-01-01T00:00:00.120000000-00:00", 120_000_000),
+        ("1970-01-01T01:30:00.5+01:30", 500_000_000),
+        ("1969-12-31T18:30:00-05:30", 0),
+        ("1969-12-31T23:59:59.999999999Z", -1),
+        ("9999-12-31T23:59:59.999999999-23:59", 253_402_387_139_999_999_999),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000_000_000),
+        ("0000-12-31T00:00:00Z", -62_135_683_200_000_000_000),
+        ("0000-02-29T00:00:00Z", -62_135_596_800_000_000_000 - 307 * 86_400_000_000_000),
+    ],
+)
+def test_an_instant_has_every_decimal_and_any_year(timestamp: str, nanoseconds: int) -> None:
+    assert is_timestamp(timestamp)
+    assert instant_ns(timestamp) == nanoseconds
+
+
+names = st.none() | st.sampled_from(["a", "größe", 'x","data":1'])
+
+
+@given(
+    st.lists(
+        st.builds(
+            NewEvent,
+            st.text(min_size=1, max_size=5),
+            st.sampled_from([b"1", b"[1,\n2]"]).map(Raw),
+            st.sampled_from([UNSET, "2024-02-29T00:00:00Z"]),
+            names,
+            names,
+            st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 2**62),
+)
+def test_every_member_is_encoded_and_decoded_again(events: list[NewEvent], first: int) -> None:
+    versions = [None if event.stream is None else 7 + at for at, event in enumerate(events)]
+    encoded = encode_events(events, first, "now", versions)
+    for at, (event, version, wire) in enumerate(zip(events, versions, encoded, strict=True)):
+        assert decode_event(wire) == Event(
+            first + at,
+            event.type,
+            event.data,
+            event.timestamp or "now",
+            event.id,
+            event.stream,
+            version,
+            event.metadata,
+        )
+        assert encode_event(decode_event(wire), first + at, "", version) == wire
+        assert msgspec.json.decode(wire).keys() == {
+            *("position", "type", "data", "timestamp"),
+            *(["id"] if event.id is not None else []),
+            *(["stream", "version"] if event.stream is not None else []),
+            *(["metadata"] if event.metadata is not None else []),
+        }
+
+
+def test_what_is_stamped_keeps_its_members() -> None:
+    event = NewEvent.of("T", 1, id="a", stream="s", metadata={"k": "v"})
+    stamped = event.stamped("2024-01-01T00:00:00Z")
+    assert stamped == msgspec.structs.replace(event, timestamp="2024-01-01T00:00:00Z")
+    assert stamped.stamped("2025-01-01T00:00:00Z") is stamped
+
+
+def test_an_event_that_is_not_plain_is_not_plainly_valid() -> None:
+    plain = NewEvent.of("T", 1)
+    for further in (
+        NewEvent.of("T", 1, id="a"),
+        NewEvent.of("T", 1, stream="s"),
+        NewEvent.of("T", 1, metadata={}),
+    ):
+        assert not are_plainly_valid([plain, further], Limits())
+        assert check_events([plain] * 5, Limits()) is True
+        assert check_events([*[plain] * 5, further], Limits()) is False
 
 
 def test_an_event_shows_its_value() -> None:
