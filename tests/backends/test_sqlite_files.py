@@ -193,14 +193,18 @@ def test_the_view_shows_people_one_row_an_event(directory: Path) -> None:
             [
                 NewEvent.of("A", {"x": 1}, "2024-01-01T00:00:00Z"),
                 NewEvent.of("B", "t", "2024-02-01T00:00:00+02:00"),
+                NewEvent.of(
+                    "C", 1, "2024-03-01T00:00:00Z", id="c", stream="s", metadata={"k": "v"}
+                ),
             ]
         )
     connection = sqlite3.connect(directory / "alice.db")
     rows = connection.execute("SELECT * FROM events").fetchall()
     connection.close()
     assert rows == [
-        (1, "A", '{"x":1}', "2024-01-01T00:00:00Z"),
-        (2, "B", '"t"', "2024-02-01T00:00:00+02:00"),
+        (1, "A", '{"x":1}', "2024-01-01T00:00:00Z", None, None, None, None),
+        (2, "B", '"t"', "2024-02-01T00:00:00+02:00", None, None, None, None),
+        (3, "C", "1", "2024-03-01T00:00:00Z", "c", "s", 1, '{"k":"v"}'),
     ]
 
 

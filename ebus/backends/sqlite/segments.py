@@ -17,6 +17,7 @@ import msgspec
 
 from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.core.errors import StoreDamaged
+from ebus.core.event import NewEvent
 
 logger = logging.getLogger("ebus.sqlite")
 
@@ -26,7 +27,7 @@ PROGRESS_INTERVAL_S = 2.0
 
 INSERT_TYPE_SEGMENT = "INSERT OR IGNORE INTO type_segments (type, segment) VALUES (?, ?)"
 
-_BATCH_BLOCKS = 16
+_BATCH_BLOCKS = 4
 
 
 class _Typed(msgspec.Struct):
@@ -68,6 +69,12 @@ class OpenSegment:
 
     def copy(self) -> OpenSegment:
         return OpenSegment(self.head, self.types)
+
+    def add(self, events: Sequence[NewEvent]) -> None:
+        """Add the next events, which must not complete it."""
+        for event in events:
+            self.types.add(event.type)
+        self.head += len(events)
 
     def take(self, types: Sequence[str]) -> list[tuple[str, int]]:
         """Add the next events. Returns the rows of the segments that they complete."""

@@ -185,7 +185,7 @@ class SqliteStore(
         if not (waits or checked.is_plain) and any(map(_has_condition, writes)):
             raise StoreBusy("to find what was not to have come may take long")
         with self._writing(waits=waits) as connection:
-            plan = None
+            plan, blocks = None, None
             if checked.is_plain:
                 plan = self._plan(writes, checked, connection)
                 blocks = self._blocks(plan)
@@ -196,14 +196,16 @@ class SqliteStore(
                     row = (*_row(blocks[0], recorded_ns), self._head)
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
-                        segment = self._open_segment
-                        if segment is not None:
-                            segment.take([event.type for event in plan.events])
-                        self._advance(plan.head, recorded_ns, segment)
+                        if self._open_segment is not None:
+                            self._open_segment.add(plan.events)
+                        self._head, self._recorded_ns = plan.head, recorded_ns
+                        self._tell_waiters()
                         return plan.results
             with transaction(connection):
-                staged = self._commit_plan(writes, checked, connection, plan)
-            self._advance(staged.plan.head, staged.recorded_ns, staged.segment)
+                staged = self._commit_plan(writes, checked, connection, plan, blocks)
+            self._head, self._recorded_ns = staged.plan.head, staged.recorded_ns
+            self._open_segment = staged.segment
+            self._tell_waiters()
         return staged.plan.results
 
     def _room(self, connection: apsw.Connection) -> Room | None:
@@ -219,14 +221,10 @@ class SqliteStore(
 
     def _plan(self, writes: Sequence[Write], checked: Checked, connection: apsw.Connection) -> Plan:
         """What becomes of these writes, if the head is the one that this store knows."""
-        return plan_writes(
-            writes,
-            checked,
-            head=self._head,
-            now=utc_now(),
-            index=StoredIndex(connection, self._head),
-            room=self._room(connection),
-        )
+        head = self._head
+        room = None if self._quota is NO_QUOTA else self._room(connection)
+        index = StoredIndex(connection, head)
+        return plan_writes(writes, checked, head=head, now=utc_now(), index=index, room=room)
 
     def _commit_plan(
         self,
@@ -234,18 +232,20 @@ class SqliteStore(
         checked: Checked,
         connection: apsw.Connection,
         plan: Plan | None,
+        blocks: list[Block] | None,
     ) -> _Staged:
-        """Store what the writes come to, within a transaction; `plan` if it is known already."""
+        """Store what the writes come to, within a transaction, unless that is known already."""
         head, recorded_ns = connection.execute(_TIP).get or (0, 0)
         if head != self._head:  # another process has written
             self._head, self._recorded_ns, self._open_segment = head, recorded_ns, None
             plan = None
-        if plan is None:
+        if plan is None or blocks is None:
             plan = self._plan(writes, checked, connection)
+            blocks = self._blocks(plan)
         segment = self._open_segment
         if plan.events:
             recorded_ns = max(time.time_ns(), recorded_ns)
-            rows = [_row(block, recorded_ns) for block in self._blocks(plan)]
+            rows = [_row(block, recorded_ns) for block in blocks]
             connection.executemany(_INSERT_BLOCK, rows)
             if segment is not None:
                 segment = segment.copy()  # this one may yet be rolled back
@@ -257,9 +257,8 @@ class SqliteStore(
         store_names(connection, plan)
         return _Staged(plan, recorded_ns, segment)
 
-    def _advance(self, head: int, recorded_ns: int, segment: OpenSegment | None) -> None:
-        """After a commit."""
-        self._head, self._recorded_ns, self._open_segment = head, recorded_ns, segment
+    def _tell_waiters(self) -> None:
+        """To be called after every commit."""
         self._commits += 1
         if self._waiters:
             with self._appended:

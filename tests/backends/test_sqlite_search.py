@@ -1,0 +1,394 @@
+"""Filters, backwards reads and pages come to the same as looking at every event."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ebus import Event, Limits, NewEvent
+from ebus.backends.sqlite import SqliteEngine, SqliteStore, search
+from ebus.backends.sqlite.index import StoredIndex
+from ebus.backends.sqlite.search import prefix_end
+from ebus.core.errors import InvalidFilter, InvalidRange, MatchConflict, StoreClosed
+from ebus.core.filter import Filter
+from ebus.core.plan import plan_writes
+from ebus.core.store import (
+    Append,
+    Checked,
+    Expectation,
+    NoneAfter,
+    SaveCheckpoint,
+    StreamInfo,
+    Write,
+)
+
+TYPES = ("A", "B", "C", "Rare")
+STREAMS = ("a", "ab", "a\U0010ffff", "a\U0010ffffb", "b", "ä", "\ud7ff", "\ue000")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteEngine(tmp_path) as engine:
+        yield engine.open("alice")
+
+
+def fill(store: SqliteStore, events: list[NewEvent]) -> None:
+    for at in range(0, len(events), 700):
+        store.append(events[at : at + 700])
+
+
+def positions(
+    store: SqliteStore, wanted: Filter | None, *, backwards: bool = False, limit: int | None = None
+) -> list[int]:
+    """What all pages hold, from the first to the last."""
+    found: list[int] = []
+    start, stop, pages = 1, None, 0
+    while True:
+        page = store.read(start, stop, limit=limit, filter=wanted, backwards=backwards)
+        wire = store.read_wire(start, stop, limit=limit, filter=wanted, backwards=backwards)
+        assert (wire.count, wire.next) == (len(page.events), page.next)
+        assert wire.first_position == (page.events[0].position if page.events else 0)
+        found += [event.position for event in page.events]
+        pages += 1
+        if page.next is None:
+            return found
+        if backwards:
+            assert stop is None or page.next < stop
+            stop = page.next
+        else:
+            assert page.next > start
+            start = page.next
+
+
+EVENTS = st.builds(
+    lambda kind, stream, data: NewEvent.of(kind, data, stream=stream),
+    st.sampled_from(TYPES),
+    st.none() | st.sampled_from(STREAMS),
+    st.integers(0, 10**9) | st.text(max_size=30),
+)
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.lists(EVENTS, min_size=1, max_size=40)),
+    st.tuples(st.just("plain"), st.integers(1, 40)),
+    st.tuples(st.just("trim"), st.floats(0, 1)),
+    st.tuples(st.just("other"), st.booleans()),
+)
+
+FILTERS = st.builds(
+    lambda types, stream, prefix, versions: Filter(
+        types=tuple(types),
+        stream=stream,
+        stream_prefix=prefix,
+        from_version=versions[0] if stream is not None else None,
+        to_version=versions[1] if stream is not None else None,
+    ),
+    st.lists(st.sampled_from([*TYPES, "None"]), max_size=3),
+    st.none() | st.sampled_from([*STREAMS, "none"]),
+    st.none() | st.sampled_from(["", "a", "a\U0010ffff", "\U0010ffff", "\ud7ff", "c"]),
+    st.tuples(st.none() | st.integers(0, 9), st.none() | st.integers(0, 9)),
+)
+
+
+@pytest.mark.parametrize("merged", [64, 2])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    steps=st.lists(STEPS, min_size=1, max_size=12),
+    filters=st.lists(FILTERS, min_size=1, max_size=6),
+    limit=st.none() | st.integers(1, 7),
+    after=st.floats(0, 1),
+)
+def test_it_comes_to_the_same_as_looking_at_every_event(
+    merged: int,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[tuple[str, object]],
+    filters: list[Filter],
+    limit: int | None,
+    after: float,
+) -> None:
+    """With segments of 8, blocks of 5 and pages of few looks, and two engines on one file."""
+    for module in ("segments", "search", "store", "index"):
+        monkeypatch.setattr(f"ebus.backends.sqlite.{module}.SEGMENT_EVENTS", 8)
+    monkeypatch.setattr(search, "MAX_MERGED_STREAMS", merged)
+    monkeypatch.setattr(search, "MAX_LOOKED_AT_EVENTS", 11)
+    monkeypatch.setattr(search, "_FIRST_BATCH_ROWS", 2)
+    monkeypatch.setattr(search, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(search, "_MAX_RUN", 2)
+    limits = Limits(max_block_events=5)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        SqliteEngine(directory, limits=limits) as one,
+        SqliteEngine(directory, limits=limits) as other,
+    ):
+        store, another = one.open("alice"), other.open("alice")
+        for step, what in steps:
+            match step, what:
+                case "append", list():
+                    store.append(what)
+                case "plain", int():
+                    store.append([NewEvent.of(TYPES[what % 3], 1)] * what)
+                case "trim", float():
+                    store.trim(int(store.head() * what))
+                case "other", _:
+                    store, another = another, store
+        events = store.read(1).events
+        head = store.head()
+        assert positions(store, None, backwards=True, limit=limit) == [
+            event.position for event in reversed(events)
+        ]
+        for wanted in filters:
+            matching = [e.position for e in events if wanted.matches(e, e.version)]
+            assert positions(store, wanted, limit=limit) == matching
+            assert positions(store, wanted, backwards=True, limit=limit) == matching[::-1]
+            condition = Filter(
+                types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
+            )
+            since = int(head * after)
+            later = {
+                e.position for e in events if e.position > since and condition.matches(e, e.version)
+            }
+            index = first_match(another, condition, since)
+            assert (index in later) if later else index is None
+
+
+def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
+    """What refuses an append of which it is expected that nothing came after; None if nothing."""
+    expect = Expectation(none_after=NoneAfter(after, (wanted,)))
+    with store._writing() as connection:
+        [result] = plan_writes(
+            [Append([NewEvent.of("A", 1)], expect)],
+            Checked([None], is_plain=False),
+            head=store.head(),
+            now="2024-01-01T00:00:00Z",
+            index=StoredIndex(connection, store.head()),
+            room=None,
+        ).results
+    return result.current if isinstance(result, MatchConflict) else None
+
+
+def test_a_condition_refuses_what_came_meanwhile(store: SqliteStore) -> None:
+    fill(store, [NewEvent.of("A", 1)] * 1_300)
+    expect = Expectation(none_after=NoneAfter(3, (Filter(types=("B",)),)))
+    store.append([NewEvent.of("B", 1)], expect=expect)
+    with pytest.raises(MatchConflict) as caught:
+        store.append([NewEvent.of("B", 1)], expect=expect)
+    assert caught.value.current == 1_301
+    assert store.head() == 1_301
+
+
+@pytest.mark.parametrize("sizes", [[1] * 520, [511, 1, 1], [512, 1], [513], [1_000, 1_000, 30]])
+def test_types_are_found_on_both_sides_of_a_segments_end(
+    store: SqliteStore, sizes: list[int]
+) -> None:
+    total = 0
+    for size in sizes:
+        store.append([NewEvent.of(f"At{total + at + 1}", 1) for at in range(size)])
+        total += size
+    for position in {1, 2, 510, 511, 512, 513, 1_024, 1_025, 1_536, total} & set(range(total + 1)):
+        for backwards in (False, True):
+            wanted = Filter(types=(f"At{position}",))
+            assert positions(store, wanted, backwards=backwards) == [position]
+    rows = store._writer.execute("SELECT count(*) FROM type_segments").get
+    assert rows == total // 512 * 512
+
+
+def test_types_of_what_another_process_wrote_are_found(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from ebus import NewEvent\n"
+        "from ebus.backends.sqlite import SqliteEngine\n"
+        "with SqliteEngine(sys.argv[1]) as engine:\n"
+        "    engine.open('alice').append([NewEvent.of('Theirs', 1, stream='s')] * 300)\n"
+    )
+    with SqliteEngine(tmp_path) as engine:
+        store = engine.open("alice")
+        for _ in range(2):
+            store.append([NewEvent.of("Ours", 1, stream="s")])
+            subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+        store.append([NewEvent.of("Ours", 1, stream="s")] * 600)
+        theirs = [*range(2, 302), *range(303, 603)]
+        assert positions(store, Filter(types=("Theirs",))) == theirs
+        ours = [1, 302, *range(603, 1_203)]
+        assert positions(store, Filter(types=("Ours",)), limit=77) == ours
+        assert store.stream_version("s") == 1_202
+        assert positions(store, Filter(stream="s", from_version=1_200)) == [1_200, 1_201, 1_202]
+
+
+def test_a_page_that_looked_at_much_is_cut_short(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append([NewEvent.of("A", 1, stream=f"s{at}") for at in range(500)])
+    monkeypatch.setattr(search, "MAX_LOOKED_AT_EVENTS", 100)
+    wanted = Filter(stream_prefix="s", types=("B",))
+    page = store.read(1, filter=wanted)
+    assert (page.events, page.next) == ([], 101)
+    page = store.read(1, filter=wanted, backwards=True)
+    assert (page.events, page.next) == ([], 400)
+    monkeypatch.setattr(search, "MAX_LOOKED_AT_EVENTS", 10**9)
+    monkeypatch.setattr(search, "MAX_LOOKED_AT_BYTES", 1)
+    assert store.read(1, filter=wanted).next == 129
+    assert store.read(1, filter=wanted, backwards=True).next == 384
+    assert positions(store, wanted) == []
+
+
+def test_pages_backwards_end_at_their_bounds(store: SqliteStore) -> None:
+    store.append([NewEvent.of("A", "x" * 100)] * 300)
+    page = store.read_wire(10, 200, limit=5, backwards=True)
+    assert (page.count, page.first_position, page.next) == (5, 200, 195)
+    assert len(page.chunks) == 5
+    size = len(page.chunks[0])
+    page = store.read_wire(10, 200, max_bytes=size + 1, backwards=True)
+    assert (page.count, page.next) == (2, 198)
+    page = store.read_wire(199, 200, limit=2, backwards=True)
+    assert (page.count, page.next) == (2, None)
+    assert store.read(300, 200, backwards=True).events == []
+    assert store.read(301, backwards=True).events == []
+    assert len(store.read(1, 2**63 - 1, backwards=True).events) == 300
+
+
+def test_times_are_half_open(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0
+    monkeypatch.setattr(time, "time_ns", lambda: seconds * 1_000_000_000)
+    for seconds in (10, 20, 15, 30, 30):  # noqa: B007 - the clock
+        store.append([NewEvent.of("A", 1, "2024-01-01T00:00:00Z")] * 2)
+
+    def found(since: int | None, until: int | None) -> list[int]:
+        wanted = Filter(
+            since=None if since is None else f"1970-01-01T00:00:{since:02}Z",
+            until=None if until is None else f"1970-01-01T00:00:{until:02}Z",
+        )
+        both = [positions(store, wanted), positions(store, wanted, backwards=True)[::-1]]
+        assert both[0] == both[1]
+        return both[0]
+
+    assert found(None, 10) == []
+    assert found(10, 20) == [1, 2]
+    assert found(11, 20) == []
+    assert found(20, 21) == [3, 4, 5, 6]  # the clock went back: it was recorded no earlier
+    assert found(30, None) == [7, 8, 9, 10]
+    assert found(31, None) == []
+    assert found(20, 20) == found(21, 20) == []
+    far = Filter(since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z")
+    assert positions(store, far) == list(range(1, 11))
+    store.trim(5)
+    assert found(20, 21) == [6]
+    assert found(None, 31) == [6, 7, 8, 9, 10]
+
+
+def test_filters_that_are_none_are_refused(store: SqliteStore) -> None:
+    with pytest.raises(InvalidFilter):
+        store.read(1, filter=Filter(from_version=1))
+    with pytest.raises(InvalidRange):
+        store.streams(limit=0)
+
+
+def test_streams_are_listed_in_the_order_of_code_points(store: SqliteStore) -> None:
+    store.append([NewEvent.of("A", 1, stream=stream) for stream in STREAMS])
+    ordered = sorted(STREAMS)
+    assert [it.stream for it in store.streams()] == ordered
+    for prefix in ("", "a", "a\U0010ffff", "\U0010ffff", "\ud7ff", "\ud800"):
+        wanted = [name for name in ordered if name.startswith(prefix)]
+        assert [it.stream for it in store.streams(prefix)] == wanted
+        assert [it.stream for it in store.streams(prefix, limit=2)] == wanted[:2]
+    for after in ("", "a", "a\U0010ffff", "\ud7ff", "\ud800", "\udfff", "zz", "\U0010ffff"):
+        wanted = [name for name in ordered if name > after]
+        assert [it.stream for it in store.streams(after=after)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end"),
+    [
+        ("", None),
+        ("a", "b"),
+        ("a\U0010ffff", "b"),
+        ("\U0010ffff", None),
+        ("x\ud7ff", "x\ue000"),
+    ],
+)
+def test_the_end_of_a_prefix(prefix: str, end: str | None) -> None:
+    assert prefix_end(prefix) == end
+
+
+def test_a_trim_forgets_names_but_not_versions(store: SqliteStore) -> None:
+    fill(store, [NewEvent.of("A", at, id=f"i{at}", stream=f"s{at % 3}") for at in range(1_200)])
+    store.trim(1_100)
+    execute = store._writer.execute
+    assert execute("SELECT min(position), count(*) FROM ids").get == (1_101, 100)
+    assert execute("SELECT min(position), count(*) FROM stream_events").get == (1_101, 100)
+    assert execute("SELECT count(*) FROM type_segments").get == 0
+    assert store.stream_version("s0") == 400
+    store.trim(1_200)
+    assert store.streams() == [StreamInfo(f"s{it}", 400) for it in range(3)]
+    assert positions(store, Filter(stream="s0")) == []
+    appended = store.append([NewEvent.of("A", 2, id="i1", stream="s0")])
+    assert appended.events[0].version == 401
+
+
+def test_what_is_refused_leaves_no_trace(store: SqliteStore) -> None:
+    writes: list[Write] = [
+        Append([NewEvent.of("A", 1, id="a", stream="s")]),
+        Append([NewEvent.of("B", 1, id="b", stream="t")], Expectation(versions={"s": 7})),
+        SaveCheckpoint("c", 5, expected=4),
+        Append([NewEvent.of("A", 1, id="a", stream="s")]),
+    ]
+    results = store.commit(writes)
+    assert [type(it).__name__ for it in results] == [
+        "Appended",
+        "VersionConflict",
+        "CheckpointConflict",
+        "Appended",
+    ]
+    assert (store.head(), store.checkpoints()) == (1, {})
+    assert store.streams() == [StreamInfo("s", 1)]
+
+
+def test_who_waits_is_told_of_commits_and_of_the_end(tmp_path: Path) -> None:
+    with SqliteEngine(tmp_path) as engine, SqliteEngine(tmp_path) as other:
+        store = engine.open("alice")
+        for appends in (store, other.open("alice")):
+            head = store.head()
+            timer = threading.Timer(0.1, appends.append, [[NewEvent.of("A", 1)]])
+            timer.start()
+            begun = time.monotonic()
+            assert store.wait(head + 1, 10.0) == head + 1
+            assert time.monotonic() - begun < 5.0
+            timer.join()
+        assert store.wait(99, 0.05) == 2
+        assert store.wait(1, 10.0) == 2
+        timer = threading.Timer(0.1, store.close)
+        timer.start()
+        with pytest.raises(StoreClosed):
+            store.wait(99, 10.0)
+        timer.join()
+
+
+def test_reading_backwards_ends_the_read_transaction(store: SqliteStore) -> None:
+    store.append([NewEvent.of("A", 1, stream="s")] * 1_000)
+    for wanted in (None, Filter(types=("A",)), Filter(stream="s"), Filter(stream_prefix="")):
+        store.read(1, limit=1, filter=wanted, backwards=True)
+        store.read(1, limit=1, filter=wanted)
+    [reader] = store._idle_readers
+    assert not reader._connection.in_transaction
+    assert reader._connection.txn_state() == 0
+
+
+def test_pages_follow_upon_each_other(store: SqliteStore) -> None:
+    fill(store, [NewEvent.of(TYPES[at % 4], at, stream=f"s{at % 70}") for at in range(2_000)])
+    events: list[Event] = store.read(1).events
+    for wanted in (Filter(stream_prefix="s"), Filter(stream_prefix="s1"), Filter(types=("A", "B"))):
+        found = positions(store, wanted, limit=33)
+        assert found == [it.position for it in events if wanted.matches(it, it.version)]
+        assert all(before < after for before, after in pairwise(found))
