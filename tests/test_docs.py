@@ -125,6 +125,23 @@ def test_the_program_in_the_page_on_engines_runs(
     assert capsys.readouterr().out == "1 1\n1 OrderPlaced {'order': 'A-001'}\n"
 
 
+def test_the_programs_in_the_page_on_the_bus_print_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are one program in pieces: each may use what stands above it."""
+    page = (ROOT / "docs" / "bus.md").read_text()
+    blocks = re.findall(r"^```(python|text)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "bus_page"}
+    for language, block in blocks:
+        if language == "python":
+            exec(block, names)
+        else:
+            assert capsys.readouterr().out == block
+    assert capsys.readouterr().out == ""
+    assert len(blocks) > 10
+
+
 def test_the_changelog_speaks_of_this_version_or_of_what_comes_next() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changelog or f"## [{ebus.__version__}]" in changelog

@@ -19,6 +19,7 @@ OF_OURS = {
     "ebus/backends/__init__.py": set(),
     "ebus/backends/memory.py": {"core"},
     "ebus/backends/sqlite": {"core", "backends.sqlite"},
+    "ebus/bus": {"core", "bus", ""},
     "ebus/config": {"core", "config"},
     "ebus/http": {"core", "config", "http", ""},
     "ebus/cli": {"core", "config", "http", "cli", ""},
@@ -31,6 +32,7 @@ OF_OTHERS = {
     "ebus/core": {"msgspec"},
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
+    "ebus/bus": {"msgspec"},
     "ebus/config": {"msgspec", "yaml"},
     "ebus/http": {"msgspec", "litestar", "httptools", "uvicorn", "uvloop"}
     | {"compression", "backports"},  # zstd: the standard library's from Python 3.14 on
@@ -73,7 +75,7 @@ def test_a_module_imports_only_what_its_room_may(module: Path) -> None:
             assert top in OF_OTHERS.get(room(module), set()), f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("package", ["ebus", "ebus.core.aio", "ebus.backends.memory"])
+@pytest.mark.parametrize("package", ["ebus", "ebus.core.aio", "ebus.bus", "ebus.backends.memory"])
 def test_the_library_loads_neither_a_server_nor_a_driver(package: str) -> None:
     program = f"import sys, {package}; print(*sys.modules)"
     run = subprocess.run(
@@ -81,6 +83,7 @@ def test_the_library_loads_neither_a_server_nor_a_driver(package: str) -> None:
     )
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert not loaded & {"litestar", "uvicorn", "apsw", "yaml", "click", "hypothesis", "pytest"}
+    assert "pydantic" not in loaded
 
 
 def test_no_module_is_named_for_nothing() -> None:

@@ -1,0 +1,319 @@
+"""Resumable subscriptions: the checkpoint never passes what is not done."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebus import Event, NewEvent, TenantStore, open_engine
+from ebus.bus import BusError, EventBus, Failure, NeedsApublish, UndecodableEvent, following
+from ebus.core.errors import CheckpointConflict, StoreUnavailable
+from tests.bus.orders import Counted, OrderEvent, Placed, Shipped
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "FIRST_BACKOFF_S", 0.001)
+
+
+def append_numbers(store: TenantStore, *numbers: int) -> None:
+    store.append([NewEvent.of("counted", {"number": it}) for it in numbers])
+
+
+@contextmanager
+def quiet_bus(store: TenantStore) -> Iterator[tuple[EventBus, list[Failure]]]:
+    failures = list[Failure]()
+    with EventBus(store, on_error=failures.append) as bus:
+        yield bus, failures
+
+
+def test_it_goes_on_where_it_stopped(store: TenantStore) -> None:
+    seen = list[int]()
+    append_numbers(store, 1, 2)
+    for numbers in ([3], [], [4, 5]):
+        with EventBus(store) as bus:
+            resumable = bus.resumable("sum")
+            resumable.subscribe(Counted, lambda it: seen.append(it.number))
+            assert resumable.catch_up() == store.head() == store.checkpoint("sum")
+        if numbers:
+            append_numbers(store, *numbers)
+    assert seen == [1, 2, 3]
+
+
+def test_it_follows_and_saves_by_itself(store: TenantStore) -> None:
+    seen = list[int]()
+    append_numbers(store, 1)
+    with EventBus(store) as bus:
+        resumable = bus.resumable("sum", save_s=0.01)
+        resumable.subscribe(Counted, lambda it: seen.append(it.number))
+        with resumable.follow() as follower:
+            bus.publish(Counted(2))
+            bus.publish(Placed("not for it"))
+            assert follower.wait_for(3, 30)
+            until_s = time.monotonic() + 30
+            while store.checkpoint("sum") != 3 and time.monotonic() < until_s:
+                time.sleep(0.01)
+            assert store.checkpoint("sum") == 3
+            with pytest.raises(BusError, match="already"):
+                resumable.catch_up()
+    assert seen == [1, 2]
+
+
+def test_it_saves_seldom(memory_store: TenantStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = list[int]()
+    save = memory_store.save_checkpoint
+
+    def note(name: str, position: int, *, expected: int | None = None) -> None:
+        saved.append(position)
+        save(name, position, expected=expected)
+
+    monkeypatch.setattr(memory_store, "save_checkpoint", note)
+    append_numbers(memory_store, *range(95))
+    with EventBus(memory_store) as bus:
+        resumable = bus.resumable("sum", save_events=30, save_s=3600)
+        resumable.subscribe(Counted, lambda _: None)
+        resumable.catch_up()
+    assert saved == [30, 60, 90, 95]
+
+
+def test_it_begins_where_it_is_told_to(memory_store: TenantStore) -> None:
+    append_numbers(memory_store, 1, 2, 3)
+    seen = list[int]()
+    with EventBus(memory_store) as bus:
+        for _ in range(2):
+            resumable = bus.resumable("sum", start=3)
+            resumable.subscribe(Counted, lambda it: seen.append(it.number))
+            resumable.catch_up()
+    assert seen == [3]
+
+
+def test_a_handler_that_fails_is_called_again_and_the_others_are_not(store: TenantStore) -> None:
+    append_numbers(store, 1, 2)
+    calls = list[str]()
+    with quiet_bus(store) as (bus, failures):
+        resumable = bus.resumable("sum")
+        resumable.subscribe(Counted, lambda it: calls.append(f"first {it.number}"))
+
+        @resumable.subscribe(Counted)
+        def shaky(counted: Counted) -> None:
+            calls.append(f"shaky {counted.number}")
+            if len(calls) < 4:
+                raise RuntimeError("not yet")
+
+        assert resumable.catch_up() == 2
+    assert calls == ["first 1", "shaky 1", "shaky 1", "shaky 1", "first 2", "shaky 2"]
+    assert [str(it.error) for it in failures] == ["not yet", "not yet"]
+
+
+def test_it_stops_before_what_fails(store: TenantStore) -> None:
+    append_numbers(store, 1, 0, 2)
+    with quiet_bus(store) as (bus, failures):
+        resumable = bus.resumable("division", attempts=2)
+        resumable.subscribe(Counted, lambda it: 1 // it.number)
+        with pytest.raises(ZeroDivisionError) as raised:
+            resumable.catch_up()
+        assert raised.value.__notes__ == ["division stopped before position 2"]
+        assert store.checkpoint("division") == 1
+        follower = resumable.follow()
+        with pytest.raises(ZeroDivisionError):
+            follower.join(30)
+        assert store.checkpoint("division") == 1
+    assert len(failures) == 4
+
+
+def test_an_error_of_a_store_that_a_handler_raises_is_the_handlers(
+    memory_store: TenantStore,
+) -> None:
+    append_numbers(memory_store, 1)
+
+    def handler(_: Counted) -> None:
+        raise StoreUnavailable("another store")
+
+    with quiet_bus(memory_store) as (bus, failures):
+        resumable = bus.resumable("copy", attempts=2)
+        resumable.subscribe(Counted, handler)
+        with pytest.raises(StoreUnavailable):
+            resumable.follow().join(30)
+    assert [it.doing for it in failures] == ["handling", "handling"]
+
+
+def test_it_parks_what_fails_if_it_is_to(store: TenantStore) -> None:
+    append_numbers(store, 1, 0, 2, 0)
+    seen = list[int]()
+    with quiet_bus(store) as (bus, _):
+        resumable = bus.resumable("division", attempts=2, on_failure="park")
+
+        @resumable.subscribe(Counted)
+        def divide(counted: Counted) -> None:
+            seen.append(1 // (counted.number + len(repaired)))
+
+        repaired = list[int]()
+        assert resumable.catch_up() == 4 == store.checkpoint("division")
+        assert seen == [1, 0]
+        subscription = store.subscription("division")
+        assert subscription is not None
+        assert [(it.first_position, it.last_position, it.reason) for it in subscription.parked] == [
+            (2, 2, "ZeroDivisionError: integer division or modulo by zero"),
+            (4, 4, "ZeroDivisionError: integer division or modulo by zero"),
+        ]
+        assert resumable.retry_parked() == 0
+        repaired.append(1)
+        assert resumable.retry_parked() == 2
+        subscription = store.subscription("division")
+        assert subscription is not None
+        assert subscription.parked == ()
+        assert seen == [1, 0, 1, 1]
+        append_numbers(store, 1)
+        assert resumable.catch_up() == 5
+
+
+def test_what_cannot_be_decoded_stops_or_is_parked(store: TenantStore) -> None:
+    store.append([NewEvent.of("counted", {"number": "x"}), NewEvent.of("counted", {"number": 1})])
+    seen = list[Counted]()
+    with quiet_bus(store) as (bus, failures):
+        stopping = bus.resumable("stopping")
+        stopping.subscribe(Counted, seen.append)
+        with pytest.raises(UndecodableEvent):
+            stopping.catch_up()
+        assert not store.checkpoint("stopping")
+        parking = bus.resumable("parking", on_failure="park")
+        parking.subscribe(Counted, seen.append)
+        assert parking.catch_up() == 2
+    assert seen == [Counted(1)]
+    assert [it.doing for it in failures] == ["decoding", "decoding"]
+
+
+def test_a_second_process_of_the_same_name_is_noticed(store: TenantStore) -> None:
+    append_numbers(store, 1, 2)
+    with EventBus(store) as bus, EventBus(store) as other:
+        first, second = bus.resumable("sum", save_events=1), other.resumable("sum")
+        second.subscribe(Counted, lambda _: None)
+        first.subscribe(Counted, lambda _: second.catch_up(), once=True)
+        with pytest.raises(CheckpointConflict) as raised:
+            first.catch_up()
+        assert raised.value.current == 2 == store.checkpoint("sum")
+
+
+def test_an_answer_that_got_lost_is_no_conflict(
+    memory_store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client asks again, and finds the position that it had saved the first time."""
+    save = memory_store.save_checkpoint
+
+    def save_twice(name: str, position: int, *, expected: int | None = None) -> None:
+        save(name, position, expected=expected)
+        save(name, position, expected=expected)
+
+    monkeypatch.setattr(memory_store, "save_checkpoint", save_twice)
+    append_numbers(memory_store, 1)
+    with EventBus(memory_store) as bus:
+        resumable = bus.resumable("sum")
+        resumable.subscribe(Counted, lambda _: None)
+        assert resumable.catch_up() == 1
+
+
+def test_raw_handlers_and_base_classes_resume_too(store: TenantStore) -> None:
+    store.append([NewEvent.of("unknown", 1), NewEvent.of("order.shipped", {"order": "1"})])
+    raw, orders = list[str](), list[OrderEvent]()
+    with EventBus(store) as bus:
+        bus.publish(Placed("2"))
+        everything = bus.resumable("everything")
+        everything.subscribe(Event, lambda it: raw.append(it.type))
+        everything.catch_up()
+        some = bus.resumable("some")
+        some.subscribe(OrderEvent, orders.append)
+        assert some.catch_up() == 3
+    assert raw == ["unknown", "order.shipped", "order.placed"]
+    assert orders == [Shipped("1"), Placed("2")]
+
+
+def test_without_handlers_it_does_not_run_away(memory_store: TenantStore) -> None:
+    with EventBus(memory_store) as bus:
+        with pytest.raises(BusError, match="no handlers"):
+            bus.resumable("sum").catch_up()
+        with pytest.raises(ValueError, match="stop or park"):
+            bus.resumable("sum", attempts=0)
+
+
+def test_on_a_loop_it_is_awaited(memory_store: TenantStore) -> None:
+    async def program() -> None:
+        bus = EventBus(memory_store)
+        with pytest.raises(NeedsApublish):
+            bus.resumable("sum").catch_up()
+        with pytest.raises(NeedsApublish):
+            bus.replay()
+
+    asyncio.run(program())
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 8), st.integers(1, 3))
+def test_every_event_is_handled_in_order_and_again_only_from_the_checkpoint_on(
+    fails: list[int], save_events: int, attempts: int
+) -> None:
+    """Each event fails so many times; the program is started again until all are done."""
+    with open_engine("memory:") as engine:
+        store = engine.open("shop")
+        if fails:
+            append_numbers(store, *range(len(fails)))
+        left = dict(enumerate(fails))
+        done = list[int]()
+
+        def handler(counted: Counted) -> None:
+            assert (store.checkpoint("all") or 0) <= counted.number
+            if left[counted.number]:
+                left[counted.number] -= 1
+                raise RuntimeError
+            done.append(counted.number)
+
+        for _ in range(sum(fails) + 1):
+            with EventBus(store, on_error=lambda _: None) as bus:
+                resumable = bus.resumable("all", save_events=save_events, attempts=attempts)
+                resumable.subscribe(Counted, handler)
+                try:
+                    resumable.catch_up()
+                except RuntimeError:
+                    assert (store.checkpoint("all") or 0) == len(done)
+                else:
+                    break
+        assert done == list(range(len(fails)))
+
+
+def test_after_a_kill_nothing_is_missing_and_little_is_done_again(tmp_path: Path) -> None:
+    address, output = f"sqlite:{tmp_path / 'log'}", tmp_path / "notes.txt"
+    count = 300
+    with open_engine(address) as engine:
+        store = engine.open("shop")
+        append_numbers(store, *range(count))
+        kills = 0
+        for threshold in (60, 150, count):
+            program = subprocess.Popen(
+                [sys.executable, "-m", "tests.bus.programs", "resume", address, str(output)],
+                cwd=ROOT,
+            )
+            until_s = time.monotonic() + 60
+            while _last_position(output) < threshold and time.monotonic() < until_s:
+                time.sleep(0.005)
+            program.kill()
+            program.wait(60)
+            kills += 1
+    positions = [int(line.split()[0]) for line in output.read_text().splitlines()]
+    assert set(positions) == set(range(1, count + 1))
+    # Each restart goes back to the checkpoint, at most so many events before the last.
+    assert len(positions) <= count + kills * 8
+    assert all(after <= before + 1 for before, after in pairwise(positions))
+
+
+def _last_position(output: Path) -> int:
+    lines = output.read_text().splitlines() if output.exists() else []
+    return int(lines[-1].split()[0]) if lines else 0
