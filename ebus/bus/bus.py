@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +19,7 @@ from ebus.bus.errors import (
 )
 from ebus.bus.failures import Failure, OnError, log_failure, reporter
 from ebus.bus.following import Course, Follower, pages
+from ebus.bus.gate import Gate
 from ebus.bus.resumable import OnFailure, Resumable
 from ebus.bus.running import InThread, Runner, finished, runner_for_here, running_loop
 from ebus.bus.subscriptions import Subscribing, Subscription, takes_stored
@@ -37,9 +37,9 @@ class EventBus(Subscribing):
     is to know though nobody subscribes to them by themselves.
 
     Handlers are called one after the other, in the order in which they subscribed. One that
-    raises does not keep the others from being called: `on_error` is given a `Failure`, and
-    writes it to the log if it is left out. `before_publish(event, metadata)` may add to the
-    event's metadata, and what it raises is raised by `publish`, with nothing done.
+    raises does not keep the others from being called: `on_error` is given a `Failure`, in any
+    thread, and writes it to the log if it is left out. `before_publish(event, metadata)` may add
+    to the event's metadata, and what it raises is raised by `publish`, with nothing done.
     `after_publish(event, stored)` comes after the handlers; what it raises goes to `on_error`.
     """
 
@@ -59,7 +59,7 @@ class EventBus(Subscribing):
         self._before_publish = before_publish
         self._after_publish = after_publish
         self._in_thread = InThread()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._follow_from: int | None = None
         self._follower: Follower | None = None
         self._resumables: list[Resumable] = []
@@ -382,43 +382,6 @@ class _HandOn(Course):
 
     def finish(self) -> None:
         self._bus._end_following()
-
-
-class _Gate:
-    """Lets many pass together; closing it waits until those have, and holds up the others.
-
-    So no append lies across the moment at which a bus begins to follow its log, or ends.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._passing = 0
-        self._is_closed = False
-
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
-            self._passing += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._passing -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
-            self._is_closed = True
-            self._changed.wait_for(lambda: not self._passing)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_closed = False
-                self._changed.notify_all()
 
 
 def _as_stored(new: NewEvent, position: int, version: int | None, timestamp: str) -> Event:

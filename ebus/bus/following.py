@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from ebus.bus.errors import BusError
 from ebus.bus.failures import Failure
-from ebus.bus.running import Runner
+from ebus.bus.running import LoopGone, Runner
 from ebus.core.errors import StoreClosed, StoreError
 from ebus.core.event import Event
 from ebus.core.filter import Filter
@@ -178,6 +178,8 @@ class Follower:
             pass
         except GaveUp as given_up:
             self._failure = given_up.error
+        except LoopGone:
+            self._failure = BusError("the event loop on which the handlers run has ended")
         except BaseException as failure:
             if not (isinstance(failure, StoreClosed) and self._stopping.is_set()):
                 self._failure = failure

@@ -124,9 +124,18 @@ class Resumable(Subscribing):
     def retry_parked(self) -> int:
         """Handle what is parked once more, each event by itself, and forget what succeeds.
 
-        Says how many ranges did; what failed is reported and stays parked. On a running loop,
-        call it in a thread.
+        Says how many ranges did; what failed is reported and stays parked. On a running loop use
+        `aretry_parked`.
         """
+        if running_loop() is not None:
+            raise NeedsApublish("on an event loop, use `await resumable.aretry_parked()`")
+        return self._retry_parked(self._in_thread)
+
+    async def aretry_parked(self) -> int:
+        """Like `retry_parked`; the handlers are called on this loop."""
+        return await asyncio.to_thread(self._retry_parked, runner_for_here(self._in_thread))
+
+    def _retry_parked(self, runner: Runner) -> int:
         subscription = self.store.subscription(self.name)
         done = 0
         for parked in () if subscription is None else subscription.parked:
@@ -135,7 +144,7 @@ class Resumable(Subscribing):
                     for stored in events:
                         event, wanting = self.understand(stored)
                         for it in wanting:
-                            self._in_thread(partial(it.handle, event, stored))
+                            runner(partial(it.handle, stored if it.is_raw else event, stored))
             except Exception as error:
                 self.report(Failure(error, "handling"))
             else:

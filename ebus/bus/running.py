@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import wait
 from typing import Any, Protocol
 
 Call = Callable[[], Any]
@@ -25,14 +26,32 @@ class Runner(Protocol):
         ...
 
 
+class LoopGone(BaseException):
+    """The loop has ended, and no handler can be called on it: no error of a handler's."""
+
+
+LOOK_S = 1.0
+"""How often to look whether a loop that does not answer has ended."""
+
+
 class OnLoop:
-    """Makes calls on a loop, from other threads."""
+    """Makes calls on a loop, from other threads. Raises `LoopGone` once that has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     def __call__(self, call: Call) -> None:
-        asyncio.run_coroutine_threadsafe(finished(call), self._loop).result()
+        coroutine = finished(call)
+        try:
+            called = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise LoopGone from None
+        while not wait([called], LOOK_S).done:
+            if self._loop.is_closed():
+                coroutine.close()
+                raise LoopGone
+        called.result()
 
     def is_here(self) -> bool:
         return running_loop() is self._loop

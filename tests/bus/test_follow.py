@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ebus import Event, NewEvent, Page, TenantStore, open_engine
-from ebus.bus import BusError, EventBus, Failure
+from ebus.bus import BusError, EventBus, Failure, Follower
 from ebus.bus.following import backoff_s
 from ebus.core.errors import StoreDamaged, StoreError, StoreUnavailable
 from tests.bus.orders import Counted, Placed
@@ -250,3 +250,48 @@ def test_replay_reads_the_range_that_is_asked_for(store: TenantStore) -> None:
         assert counted() == 601
         assert [it.number for it in other] == list(range(600))
         assert len(seen) == 3
+
+
+def test_it_ends_with_the_loop_on_which_its_handlers_run(memory_store: TenantStore) -> None:
+    failures = list[Failure]()
+    with EventBus(memory_store, on_error=failures.append) as bus:
+        seen = noting(bus)
+
+        async def program() -> Follower:
+            return bus.follow()
+
+        follower = asyncio.run(program())
+        memory_store.append([NewEvent.of("counted", {"number": 1})])
+        with pytest.raises(BusError, match="loop"):
+            follower.join(30)
+        bus.publish(Counted(2))
+    assert seen == [(2, 2)]
+    assert failures == []
+
+
+def test_it_ends_when_the_loop_ends_under_a_handler(memory_store: TenantStore) -> None:
+    """What the handler awaits never comes: the loop is closed without it."""
+    loop = asyncio.new_event_loop()
+    with EventBus(memory_store) as bus:
+        started = threading.Event()
+
+        async def program() -> Follower:
+            return bus.follow()
+
+        @bus.subscribe(Counted)
+        async def handler(_: Counted) -> None:
+            loop.call_soon(loop.stop)
+            started.set()
+            await asyncio.sleep(3600)
+
+        follower = loop.run_until_complete(program())
+        memory_store.append([NewEvent.of("counted", {"number": 1})])
+        loop.run_forever()
+        assert started.is_set()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        memory_store.append([NewEvent.of("counted", {"number": 2})])
+        with pytest.raises(BusError, match="loop"):
+            follower.join(30)

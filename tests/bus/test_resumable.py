@@ -252,9 +252,34 @@ def test_on_a_loop_it_is_awaited(memory_store: TenantStore) -> None:
         with pytest.raises(NeedsApublish):
             bus.resumable("sum").catch_up()
         with pytest.raises(NeedsApublish):
+            bus.resumable("sum").retry_parked()
+        with pytest.raises(NeedsApublish):
             bus.replay()
 
     asyncio.run(program())
+
+
+def test_what_is_parked_is_handled_on_the_loop_too(memory_store: TenantStore) -> None:
+    append_numbers(memory_store, 1)
+    seen = list[int]()
+
+    async def program() -> None:
+        with quiet_bus(memory_store) as (bus, _):
+            resumable = bus.resumable("shaky", attempts=1, on_failure="park")
+
+            @resumable.subscribe(Counted)
+            async def shaky(counted: Counted) -> None:
+                await asyncio.sleep(0)
+                if not seen:
+                    seen.append(0)
+                    raise RuntimeError
+                seen.append(counted.number)
+
+            assert await resumable.acatch_up() == 1
+            assert await resumable.aretry_parked() == 1
+
+    asyncio.run(program())
+    assert seen == [0, 1]
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 8), st.integers(1, 3))
