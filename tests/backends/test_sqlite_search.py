@@ -124,6 +124,7 @@ def test_it_comes_to_the_same_as_looking_at_every_event(
         monkeypatch.setattr(f"ebus.backends.sqlite.{module}.SEGMENT_EVENTS", 8)
     monkeypatch.setattr(search, "MAX_MERGED_STREAMS", merged)
     monkeypatch.setattr(search, "MAX_LOOKED_AT_EVENTS", 11)
+    monkeypatch.setattr(search, "_FIRST_BATCH_ROWS", 2)
     monkeypatch.setattr(search, "_BATCH_ROWS", 3)
     monkeypatch.setattr(search, "_MAX_RUN", 2)
     limits = Limits(max_block_events=5)

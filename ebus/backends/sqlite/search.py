@@ -29,7 +29,9 @@ MAX_LOOKED_AT_BYTES = 16 * 1024 * 1024
 MAX_MERGED_STREAMS = 64
 """Up to so many streams of one prefix are merged; with more, all events are looked at."""
 
+_FIRST_BATCH_ROWS = 16
 _BATCH_ROWS = 1_024
+"""Small at first: of many streams that are merged, a page may take but a few events each."""
 
 _BLOCKS_BACKWARDS = """
     SELECT first_position, last_position, starts, events
@@ -267,14 +269,16 @@ def _stream_positions(
     least = max(from_version, _first_version(connection, stream, oldest, newest, first))
     most = min(to_version, _first_version(connection, stream, oldest, newest, last + 1) - 1)
     # In batches, so that no statement stays open: who merges cannot close what it merges.
-    statement = f"{_POSITIONS} {'DESC' if backwards else ''} LIMIT {_BATCH_ROWS}"
+    statement = f"{_POSITIONS} {'DESC' if backwards else ''} LIMIT ?"
+    batch = _FIRST_BATCH_ROWS
     while least <= most:
-        rows: list[Any] = connection.execute(statement, (stream, least, most)).fetchall()
+        rows: list[Any] = connection.execute(statement, (stream, least, most, batch)).fetchall()
         yield from (position for (position,) in rows)
         if backwards:
-            most -= _BATCH_ROWS
+            most -= batch
         else:
-            least += _BATCH_ROWS
+            least += batch
+        batch = min(_BATCH_ROWS, batch * 4)
 
 
 def _first_version(

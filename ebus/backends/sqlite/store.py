@@ -234,7 +234,7 @@ class SqliteStore(
         plan: Plan | None,
         blocks: list[Block] | None,
     ) -> _Staged:
-        """Store what the writes come to, within a transaction; `plan` and `blocks` if known already."""
+        """Store what the writes come to, within a transaction, unless that is known already."""
         head, recorded_ns = connection.execute(_TIP).get or (0, 0)
         if head != self._head:  # another process has written
             self._head, self._recorded_ns, self._open_segment = head, recorded_ns, None
