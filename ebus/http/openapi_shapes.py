@@ -226,6 +226,7 @@ def schemas(config: Config) -> Json:
         "first_position": position,
         "last_position": position,
         "attempt": version,
+        "max_attempts": version,
         "expires_at": {"type": "string", "format": "date-time"},
     }
     return {

@@ -55,6 +55,7 @@ class LeaseOut(msgspec.Struct, frozen=True):
     first_position: int
     last_position: int
     attempt: int
+    max_attempts: int
     expires_at: str
 
 
@@ -64,6 +65,7 @@ class SubscriptionOut(msgspec.Struct, frozen=True):
     id: str
     position: int
     lag: int
+    frontier: int
     leases: list[LeaseOut]
     waiting: tuple[Waiting, ...]
     parked: tuple[Parked, ...]
@@ -115,6 +117,7 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
             name,
             found.position,
             found.lag(head),
+            found.frontier,
             [lease_out(one) for one in found.leases],
             found.waiting,
             found.parked,
@@ -156,6 +159,7 @@ def lease_out(lease: Lease) -> LeaseOut:
         lease.first_position,
         lease.last_position,
         lease.attempt,
+        lease.max_attempts,
         expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
 
