@@ -190,7 +190,7 @@ class AsyncClient:
             request = self._http.build_request(
                 "GET",
                 "/events/stream",
-                params=httpx.QueryParams(follow_params(start, stop, wanted, follow=follow)),
+                params=follow_params(start, stop, wanted, follow=follow),
                 headers={"Accept": "application/x-ndjson"},
                 timeout=self._settings.timeout_of_stream(),
             )

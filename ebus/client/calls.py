@@ -402,12 +402,14 @@ def filter_params(wanted: Filter | None) -> list[tuple[str, str]]:
 
 def follow_params(
     start: int, stop: int | None, wanted: Filter | None, *, follow: bool
-) -> list[tuple[str, str]]:
+) -> httpx.QueryParams:
     """Those of a stream, with or without an end."""
     params = [("from", str(start)), *filter_params(wanted)]
     if stop is not None:
         params.append(("to", str(stop)))
-    return [*params, ("follow", "true")] if follow else params
+    if follow:
+        params.append(("follow", "true"))
+    return httpx.QueryParams(tuple(params))
 
 
 class Lines:

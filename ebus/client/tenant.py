@@ -246,7 +246,7 @@ class Client(TenantStore):
             request = self._http.build_request(
                 "GET",
                 "/events/stream",
-                params=httpx.QueryParams(follow_params(start, stop, wanted, follow=follow)),
+                params=follow_params(start, stop, wanted, follow=follow),
                 headers={"Accept": "application/x-ndjson"},
                 timeout=self._settings.timeout_of_stream(),
             )
