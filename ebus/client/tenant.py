@@ -66,6 +66,7 @@ class Settings:
     def __init__(self, url: str, key: str, *, timeout_s: float, max_connections: int) -> None:
         self.url = url.rstrip("/")
         self.headers = {"X-API-Key": key}
+        self._timeout_s = timeout_s
         self.timeout = httpx.Timeout(timeout_s)
         self.pool = httpx.Limits(
             max_connections=max_connections, max_keepalive_connections=max_connections
@@ -73,11 +74,10 @@ class Settings:
 
     def timeout_of(self, wait_s: float) -> httpx.Timeout:
         """The time for one request that the server may draw out on purpose."""
-        read_s = self.timeout.read
-        return httpx.Timeout(self.timeout, read=None if read_s is None else read_s + wait_s)
+        return httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s)
 
     def timeout_of_stream(self) -> httpx.Timeout:
-        return httpx.Timeout(self.timeout, read=SILENCE_S)
+        return httpx.Timeout(self._timeout_s, read=SILENCE_S)
 
 
 class Client(TenantStore):
