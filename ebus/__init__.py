@@ -10,11 +10,22 @@ There are only a few things to know:
 Everything that goes wrong on purpose is an `EbusError`; `ebus.core.errors` draws the tree.
 """
 
+from ebus.core.consumers import Lease, Subscription
 from ebus.core.engine import Durability, Engine, engine_names, open_engine
 from ebus.core.errors import EbusError
 from ebus.core.event import Event, NewEvent
+from ebus.core.filter import Filter
 from ebus.core.limits import Limits
-from ebus.core.store import Append, Appended, Page, TenantStore
+from ebus.core.store import (
+    Append,
+    Appended,
+    Expectation,
+    NoneAfter,
+    Page,
+    Placed,
+    StreamInfo,
+    TenantStore,
+)
 from ebus.core.tenant import TenantName
 
 __version__ = "0.1.0"
@@ -26,9 +37,16 @@ __all__ = [
     "EbusError",
     "Engine",
     "Event",
+    "Expectation",
+    "Filter",
+    "Lease",
     "Limits",
     "NewEvent",
+    "NoneAfter",
     "Page",
+    "Placed",
+    "StreamInfo",
+    "Subscription",
     "TenantName",
     "TenantStore",
     "__version__",
