@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Protocol
 
@@ -191,6 +191,8 @@ class Live:
             )
         self._waiting[number] = self._waiting.get(number, 0) + 1
         self._ends.add(end)
+        if self.is_closing:
+            end()
         if self._commits.are_shared and number not in self._stores:
             self._stores[number] = tenant.store
             self._seen[number] = self._commits.seen(number)
@@ -293,7 +295,10 @@ class Hub:
 
     async def _write_next(self) -> bool:
         """Write the next page to every tail; says whether there was one."""
-        page = await self.store.read_wire(self.position + 1, limit=PAGE_EVENTS)
+        start = self.position + 1
+        page = await self.store.read_wire(start, limit=PAGE_EVENTS)
+        if self.position + 1 != start:  # all have left meanwhile, and others begin elsewhere
+            return True
         if not page.count:
             return False
         events = events_of(page)
@@ -357,24 +362,33 @@ class Tail:
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
         self._written_s = 0.0
+        self._knows_when = filter is not None and filter.since is not None
+        """Whether it depends on when events were recorded, which only the store knows."""
+
         self.fields = [
             (b"content-type", framing.media_type.encode()),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),
         ]
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Its place among those that wait, to be taken before the answer begins.
+
+        Raises `Problem` 503 when there is none.
+        """
+        return self._live.waiting(self._tenant, self._end)
+
     async def run(self, sink: Sink) -> None:
         """Write the whole answer. Raises what reading raises."""
         self._sink = sink
         sink.when_left(self._wake)
-        with self._live.waiting(self._tenant, self._end):
-            if self.framing.begin:
-                self._write(Frame(self.framing.begin))
-            try:
-                await self._run(sink)
-            finally:
-                if self._hub is not None:
-                    self._hub.leave(self)
+        if self.framing.begin:
+            self._write(Frame(self.framing.begin))
+        try:
+            await self._run(sink)
+        finally:
+            if self._hub is not None:
+                self._hub.leave(self)
         if self.framing.end and not sink.is_gone:
             self._write(Frame(self.framing.end))
 
@@ -423,7 +437,8 @@ class Tail:
             return
         if self.next > through:  # it has left and come back while this page was being written
             return
-        if sink.is_full or sink.is_gone:
+        is_last = self._stop is not None and through >= self._stop
+        if sink.is_full or sink.is_gone or is_last or self._knows_when:
             self._hub.leave(self)
             self._wake()
             return
@@ -475,6 +490,10 @@ class Tail:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The answer by ASGI, where a writer of its own sends what there is."""
+        with self.waiting():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         sink = _AsgiSink(send, receive)
         writer = asyncio.ensure_future(sink.send_all())

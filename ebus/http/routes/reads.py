@@ -127,7 +127,12 @@ async def _read_selected(call: Call, query: Query, limits: Limits, live: Live) -
         page = await store.read_wire(
             start, stop, limit=limit, filter=wanted, backwards=backwards or last is not None
         )
-        link = selected_link(query, page.next, backwards or last is not None)
+        link = selected_link(
+            query,
+            page.next,
+            backwards=backwards or last is not None,
+            left=None if last is None else last - page.count,
+        )
         if last is None or backwards:
             return event_array(page, headers=link)
         return event_array(_turned(page), headers=link)
