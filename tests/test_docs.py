@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import pytest
 
 import ebus
 from ebus.cli import main
+from ebus.client import Client
 from ebus.config import ENVIRONMENT, FILE_KEYS, load_config
 from ebus.core import errors
 from ebus.core.errors import EbusError
@@ -17,6 +19,7 @@ from ebus.core.limits import Limits
 from ebus.http.openapi import openapi_document
 from tests.conftest import ROOT
 from tests.http.conftest import write_config
+from tests.live_server import serving
 
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 HTTP_API = (ROOT / "docs" / "http-api.md").read_text()
@@ -140,6 +143,39 @@ def test_the_programs_in_the_page_on_the_bus_print_what_it_says(
             assert capsys.readouterr().out == block
     assert capsys.readouterr().out == ""
     assert len(blocks) > 10
+
+
+SHOP = "shop-secret-key-1234567890123456789012"
+CUSTOMERS = {
+    "shop": SHOP,
+    "acme": "acme-secret-key-1234567890123456789012",
+    "globex": "globex-secret-key-12345678901234567890",
+}
+
+
+@pytest.mark.parametrize("name", ["tutorial.md", "recipes.md"])
+def test_the_programs_that_speak_to_a_server_print_what_their_page_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / name).read_text()
+    blocks = re.findall(r"^```(python|text)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 10
+    monkeypatch.chdir(tmp_path)
+    tenants = [{"name": tenant, "api_key": key} for tenant, key in CUSTOMERS.items()]
+    write_config(tmp_path / "tenants.yaml", {"tenants": tenants})
+    names: dict[str, object] = {"__name__": "page"}
+    with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
+        for language, block in blocks:
+            if language == "python":
+                exec(block.replace("http://localhost:8080", server.url), names)
+            else:
+                assert capsys.readouterr().out == block
+    customers = names.get("customers", {})
+    assert isinstance(customers, dict)
+    for value in (*names.values(), *customers.values()):
+        if isinstance(value, (Client, sqlite3.Connection)):
+            value.close()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_changelog_speaks_of_this_version_or_of_what_comes_next() -> None:

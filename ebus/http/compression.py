@@ -127,7 +127,8 @@ class _CompressedAnswer:
     """One answer on its way out.
 
     Its head waits, with fewer than `MIN_COMPRESSED_BYTES` of its body, until it is known
-    whether the rest is worth compressing: the head must say so.
+    whether the rest is worth compressing: the head must say so. One that is not to be buffered
+    is compressed from its first byte on.
     """
 
     __slots__ = ("_codec", "_coding", "_head", "_held", "_send")
@@ -172,6 +173,10 @@ class _CompressedAnswer:
         varying: HTTPResponseStartEvent = {**head, "headers": _with_vary(fields)}
         if self._coding is None:
             await self._send(varying)
+        elif _has(fields, b"x-accel-buffering"):  # what comes must go out, however small it is
+            self._codec = _CODECS[self._coding]()
+            coding = (b"content-encoding", self._coding.encode())
+            await self._send({**varying, "headers": [*varying["headers"], coding]})
         else:
             self._head = varying
 

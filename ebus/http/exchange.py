@@ -157,8 +157,9 @@ class Exchange:
         self._complete()
 
     async def _follow(self, tail: Tail) -> None:
-        self._connection.transport.write(self._head(tail, b"transfer-encoding: chunked\r\n"))
-        await tail.run(_Sink(self, self._connection))
+        with tail.waiting():
+            self._connection.transport.write(self._head(tail, b"transfer-encoding: chunked\r\n"))
+            await tail.run(_Sink(self, self._connection))
         if not (self.disconnected or self._connection.transport.is_closing()):
             self._connection.transport.write(b"0\r\n\r\n")
             self._complete()

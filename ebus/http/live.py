@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Protocol
 
@@ -179,11 +179,20 @@ class Live:
     def waiting(self, tenant: Tenant, end: Callable[[], None]) -> Iterator[None]:
         """Count a request that waits for events; `end` is called when the server stops.
 
-        Ask `check_room` first. Meanwhile what other workers write is looked for.
+        Raises `Problem` 503 for one too many. Meanwhile what other workers write is looked for.
         """
         number = tenant.number
+        if self._waiting.get(number, 0) >= self._max_tails:
+            raise Problem(
+                503,
+                "too_many_tails",
+                f"{self._max_tails} requests of this tenant wait for events already",
+                {"Retry-After": "5"},
+            )
         self._waiting[number] = self._waiting.get(number, 0) + 1
         self._ends.add(end)
+        if self.is_closing:
+            end()
         if self._commits.are_shared and number not in self._stores:
             self._stores[number] = tenant.store
             self._seen[number] = self._commits.seen(number)
@@ -197,16 +206,6 @@ class Live:
             if not self._waiting[number]:
                 del self._waiting[number]
                 self._stores.pop(number, None)
-
-    def check_room(self, tenant: Tenant) -> None:
-        """Raises `Problem` 503 when one more request that waits would be one too many."""
-        if self._waiting.get(tenant.number, 0) >= self._max_tails:
-            raise Problem(
-                503,
-                "too_many_tails",
-                f"{self._max_tails} requests of this tenant wait for events already",
-                {"Retry-After": "5"},
-            )
 
     def hub(self, tenant: Tenant) -> Hub:
         """The tenant's hub."""
@@ -299,18 +298,21 @@ class Hub:
 
     async def _write_next(self) -> bool:
         """Write the next page to every tail; says whether there was one."""
-        page = await self.store.read_wire(self.position + 1, limit=PAGE_EVENTS)
+        start = self.position + 1
+        page = await self.store.read_wire(start, limit=PAGE_EVENTS)
+        if self.position + 1 != start:  # all have left meanwhile, and others begin elsewhere
+            return True
         if not page.count:
             return False
         events = events_of(page)
-        first, self.position = self.position + 1, events[-1].position
+        through = self.position = events[-1].position
         frames: dict[tuple[str, Filter | None], Frame | None] = {}
         for at, tail in enumerate(list(self._tails)):
             kind = (tail.framing.media_type, tail.filter)
             if kind not in frames:
                 wanted = events if tail.filter is None else _matching(events, tail.filter)
                 frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
-            tail.take(frames[kind], first, self.position)
+            tail.take(frames[kind], start, through)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
         return True
@@ -363,24 +365,33 @@ class Tail:
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
         self._written_s = 0.0
+        self._knows_when = filter is not None and filter.since is not None
+        """Whether it depends on when events were recorded, which only the store knows."""
+
         self.fields = [
             (b"content-type", framing.media_type.encode()),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),
         ]
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Its place among those that wait, to be taken before the answer begins.
+
+        Raises `Problem` 503 when there is none.
+        """
+        return self._live.waiting(self._tenant, self._end)
+
     async def run(self, sink: Sink) -> None:
         """Write the whole answer. Raises what reading raises."""
         self._sink = sink
         sink.when_left(self._end)
-        with self._live.waiting(self._tenant, self._end):
-            if self.framing.begin:
-                self._write(Frame(self.framing.begin))
-            try:
-                await self._run(sink)
-            finally:
-                if self._hub is not None:
-                    self._hub.leave(self)
+        if self.framing.begin:
+            self._write(Frame(self.framing.begin))
+        try:
+            await self._run(sink)
+        finally:
+            if self._hub is not None:
+                self._hub.leave(self)
         if self.framing.end and not sink.is_gone:
             self._write(Frame(self.framing.end))
 
@@ -431,7 +442,9 @@ class Tail:
             return
         if self.next > through:  # it begins later, or had left and read this by itself
             return
-        if sink.is_full or sink.is_gone or self.next > first:
+        is_last = self._stop is not None and through >= self._stop
+        by_itself = is_last or self._knows_when or self.next > first
+        if by_itself or sink.is_full or sink.is_gone:
             self._hub.leave(self)
             self._wake()
             return
@@ -483,6 +496,10 @@ class Tail:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The answer by ASGI, where a writer of its own sends what there is."""
+        with self.waiting():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
         sink = _AsgiSink(send, receive)
         writer = asyncio.ensure_future(sink.send_all())

@@ -52,9 +52,7 @@ _EVERYTHING = Filter()
 
 def framing_of(accept: bytes | None) -> Framing:
     """How a stream is to be written. Raises `Problem` 406."""
-    best: tuple[float, int] = (0.0, 0)
-    chosen: Framing | None = None
-    offers = [JSON, NDJSON, SSE]
+    ranges: dict[str, float] = {}
     for named in (accept or b"*/*").decode("latin-1").lower().split(","):
         kind, *parameters = [part.strip() for part in named.split(";")]
         quality = 1.0
@@ -64,14 +62,20 @@ def framing_of(accept: bytes | None) -> Framing:
                     quality = float(parameter[2:])
                 except ValueError:
                     quality = 0.0
-        for place, offer in enumerate(offers):
-            group = offer.partition("/")[0] + "/*"
-            # The order of the offers only counts where the client has no preference.
-            rank = (quality, 100 * (kind == offer) + 10 * (kind == group) - place)
-            if kind in {offer, group, "*/*"} and quality > 0 and (chosen is None or rank > best):
-                best, chosen = rank, FRAMINGS[offer]
+        ranges[kind] = max(quality, ranges.get(kind, 0.0))
+    best, chosen = (0.0, 0), None
+    for place, offer in enumerate([JSON, NDJSON, SSE]):
+        group = offer.partition("/")[0] + "/*"
+        # What names it most closely counts (RFC 9110, 12.5.1). The order of the offers only
+        # counts where the client has no preference.
+        named_as = next((kind for kind in (offer, group, "*/*") if kind in ranges), None)
+        if named_as is None or not ranges[named_as] > 0:
+            continue
+        closeness = 100 * (named_as == offer) + 10 * (named_as == group) - place
+        if chosen is None or (ranges[named_as], closeness) > best:
+            best, chosen = (ranges[named_as], closeness), FRAMINGS[offer]
     if chosen is None:
-        raise Problem(406, "not_acceptable", f"A stream is sent as {', '.join(offers)}")
+        raise Problem(406, "not_acceptable", f"A stream is sent as {JSON}, {NDJSON}, {SSE}")
     return chosen
 
 
@@ -117,13 +121,17 @@ class Waiter:
             end_watch()
 
 
-def selected_link(query: Query, next_position: int | None, backwards: bool) -> dict[str, str]:
-    """The same read from where this one was cut."""
-    if next_position is None:
+def selected_link(
+    query: Query, next_position: int | None, *, backwards: bool, left: int | None = None
+) -> dict[str, str]:
+    """The same read from where this one was cut; of the last events, those that are `left`."""
+    if next_position is None or left == 0:
         return {}
-    moved = "to" if backwards else "from"
-    kept = [(name, value) for name, value in query.pairs if name not in {moved, "wait"}]
-    return {"Link": f'</events?{urlencode([*kept, (moved, next_position)])}>; rel="next"'}
+    moved = {"to" if backwards else "from": str(next_position)}
+    if left is not None:
+        moved["last"] = str(left)
+    kept = [(name, value) for name, value in query.pairs if name not in {*moved, "wait"}]
+    return {"Link": f'</events?{urlencode([*kept, *moved.items()])}>; rel="next"'}
 
 
 def listed(query: Query, limits: Limits) -> int:

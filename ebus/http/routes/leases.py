@@ -162,7 +162,6 @@ async def _lease(
     given = await ask()
     if given is not None or not wait_s:
         return given
-    live.check_room(tenant)
     waiter = Waiter(store)
     with live.waiting(tenant, waiter.end):
         while (left_s := until_s - loop.time()) > 0 and not waiter.ended:

@@ -75,7 +75,6 @@ def read_routes(config: Config, live: Live) -> list[Route]:
         if follow or framing is not FRAMINGS[JSON]:
             if follow and "until" in query:
                 raise Problem(400, "invalid_parameter", "'follow' does not go with 'until'")
-            live.check_room(call.tenant)
             return Tail(
                 live,
                 call.tenant,
@@ -128,7 +127,12 @@ async def _read_selected(call: Call, query: Query, limits: Limits, live: Live) -
         page = await store.read_wire(
             start, stop, limit=limit, filter=wanted, backwards=backwards or last is not None
         )
-        link = selected_link(query, page.next, backwards or last is not None)
+        link = selected_link(
+            query,
+            page.next,
+            backwards=backwards or last is not None,
+            left=None if last is None else last - page.count,
+        )
         if last is None or backwards:
             return event_array(page, headers=link)
         return event_array(_turned(page), headers=link)
@@ -153,7 +157,6 @@ async def _wait_for(
     store = call.tenant.store
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
-    live.check_room(call.tenant)
     waiter = Waiter(store)
     if call.when_left is not None:
         call.when_left(waiter.end)
