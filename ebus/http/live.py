@@ -253,11 +253,15 @@ class Hub:
     def is_active(self) -> bool:
         return bool(self._tails)
 
-    def join(self, tail: Tail) -> bool:
-        """Take a tail that has everything up to the hub's position; False for another one."""
+    def join(self, tail: Tail, head: int) -> bool:
+        """Take a tail that has everything up to the hub's position; False for another one.
+
+        One that begins beyond the head may join: the hub does not, or others would miss what lies
+        between.
+        """
         if not self._tails:
-            self.position = tail.next - 1
-        elif tail.next - 1 != self.position:
+            self.position = head
+        if tail.next - 1 < self.position:
             return False
         self._tails[tail] = None
         self._news.set()  # something may have come since the tail has looked
@@ -309,7 +313,7 @@ class Hub:
             if kind not in frames:
                 wanted = events if tail.filter is None else _matching(events, tail.filter)
                 frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
-            tail.take(frames[kind], self.position)
+            tail.take(frames[kind], start, self.position)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
         return True
@@ -361,6 +365,7 @@ class Tail:
         self._failure: EbusError | None = None
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
+        self._head = 0
         self._written_s = 0.0
         self._knows_when = filter is not None and filter.since is not None
         """Whether it depends on when events were recorded, which only the store knows."""
@@ -403,7 +408,7 @@ class Tail:
                 continue
             if not self._follow or (end is not None and self.next > end):
                 return
-            if hub.join(self):
+            if hub.join(self, self._head):
                 await self._until_woken()
                 hub.leave(self)
                 if self._failure is not None:
@@ -414,7 +419,7 @@ class Tail:
 
     async def _read_on(self, sink: Sink, hub: Hub, end: int | None) -> bool:
         """Write the next page of the history; False at its end."""
-        until = hub.position if hub.is_active else await self._store.head()
+        self._head = until = hub.position if hub.is_active else await self._store.head()
         stop = until if end is None else min(until, end)
         if self.next > stop:
             return False
@@ -430,15 +435,16 @@ class Tail:
         await asyncio.sleep(0)  # small pages are read on the loop, which others wait for
         return True
 
-    def take(self, frame: Frame | None, through: int) -> None:
-        """Write what the hub has read, up to this position; or leave it when the sink is full."""
+    def take(self, frame: Frame | None, start: int, through: int) -> None:
+        """Write what the hub has read of these positions; or leave it when the sink is full."""
         sink = self._sink
         if self._hub is None or self not in self._hub._tails or sink is None:
             return
         if self.next > through:  # it has left and come back while this page was being written
             return
         is_last = self._stop is not None and through >= self._stop
-        if sink.is_full or sink.is_gone or is_last or self._knows_when:
+        is_cut = self.next != start or is_last
+        if sink.is_full or sink.is_gone or is_cut or self._knows_when:
             self._hub.leave(self)
             self._wake()
             return
