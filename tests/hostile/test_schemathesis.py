@@ -100,12 +100,8 @@ def can_stand_together(case: Case[Any]) -> bool:
     """Parameters that need, or exclude, one another, which OpenAPI cannot say."""
     operation_id = case.operation.definition.raw["operationId"]
     query = case.query or {}
-    if operation_id in {"readEvents", "streamEvents"} and query.keys() & {
-        "from_version",
-        "to_version",
-    }:
-        if "stream" not in query:
-            return False  # versions are those of a stream
+    if query.keys() & {"from_version", "to_version"} and "stream" not in query:
+        return False  # versions are those of a stream
     if operation_id == "readEvents":
         selects = query.keys() & {"type", "stream", "stream_prefix", "since", "until", "last"}
         backward = query.get("direction") == "backward"
@@ -119,7 +115,7 @@ def can_stand_together(case: Case[Any]) -> bool:
         if isinstance(query.get("last"), int) and query["last"] > MAX_LAST:
             return False  # an operator's limit
     if operation_id in {"appendEvent", "appendBatch"}:
-        body = case.body if isinstance(case.body, (dict, list)) else {}
+        body: Any = case.body if isinstance(case.body, (dict, list)) else {}
         expects = "expected_version" in query or (
             isinstance(body, dict) and body.get("expected_version") is not None
         )

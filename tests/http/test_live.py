@@ -53,7 +53,7 @@ def alice(server: LiveServer) -> httpx.Client:
 
 
 def send(client: httpx.Client, *types: str, **members: Any) -> None:
-    events = [{"type": type, "data": 1, **members} for type in types]
+    events = [{"type": kind, "data": 1, **members} for kind in types]
     client.post("/events/batch", json=events).raise_for_status()
 
 
@@ -328,8 +328,8 @@ def random_event(by: random.Random) -> Event:
 
 
 LAST_BATCH = [
-    {"type": type, "data": "end", **({} if stream is None else {"stream": stream})}
-    for type in TYPES
+    {"type": kind, "data": "end", **({} if stream is None else {"stream": stream})}
+    for kind in TYPES
     for stream in STREAMS
 ]
 """Of which something matches every filter."""
@@ -358,7 +358,7 @@ def selected(events: list[Event], query: dict[str, Any]) -> list[Event]:
         and ("stream" not in query or event.get("stream") == query["stream"])
         and (
             "stream_prefix" not in query
-            or event.get("stream", "\0").startswith(query["stream_prefix"])
+            or ("stream" in event and event["stream"].startswith(query["stream_prefix"]))
         )
     ]
 
@@ -389,8 +389,8 @@ def check_the_seam(url: str, port: int, key: str, seed: int, *, tails: int = 10)
             return len(events) >= len(selected(everything, query))
 
         with ThreadPoolExecutor(tails) as threads:
-            followers = [threads.submit(follow, number) for number in range(tails)]
             log.start()
+            followers = [threads.submit(follow, number) for number in range(tails)]
             log.finish()
             client.post("/events/batch", json=LAST_BATCH).raise_for_status()
             everything.extend(client.get("/events/stream?from=1").json())
@@ -520,7 +520,7 @@ def test_a_tail_over_http_1_0_comes_without_chunks(client: TenantClient) -> None
 
 @WAYS
 def test_a_long_poll_is_answered_by_an_append(client: TenantClient, way: dict[str, str]) -> None:
-    headers = [(name, value) for name, value in way.items()] * 2
+    headers = list(way.items()) * 2
     with ThreadPoolExecutor(1) as thread:
         poll = thread.submit(client.get, "/events?from=1&wait=30s", headers=headers)
         client.append("A")
