@@ -266,7 +266,7 @@ def test_who_waits_for_a_lease_gets_what_comes(client: TenantClient) -> None:
 def test_a_lease_of_large_events_is_cut_and_the_rest_is_for_others(client: TenantClient) -> None:
     for _ in range(9):
         client.post("/events", json={"type": "T", "data": "x" * 900_000}).raise_for_status()
-    found = []
+    found: list[dict[str, Any]] = []
     while not nothing_left(client, found):
         pass
     ranges = [bounds(one) for one in found]
