@@ -331,6 +331,18 @@ def test_leases_of_one_tenant_are_nothing_to_another(
     assert end(client, given).status_code == 204
 
 
+def test_the_default_of_a_lease_is_never_more_than_may_be_read(tmp_path: Path) -> None:
+    tenants = [{"name": "alice", "api_key": KEY}]
+    config = {"engine": "memory", "tenants": tenants, "limits": {"max_read_events": 20}}
+    write_config(tmp_path / "tenants.yaml", config)
+    with (
+        serving(["--config", "tenants.yaml"], cwd=tmp_path) as server,
+        httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}) as client,
+    ):
+        fill(client, 30)
+        assert bounds(lease(client)) == (1, 20, 1)
+
+
 # Competition
 
 
