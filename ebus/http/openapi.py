@@ -173,7 +173,7 @@ def _event_paths(config: Config) -> Json:
                 "listStreams",
                 "Streams and their versions, in the order of their names",
                 ref("Streams"),
-                parameters=_listing(config.limits.max_stream_chars),
+                parameters=_listing(),
                 headers=_LINK,
                 errors=READING,
             )
@@ -233,10 +233,10 @@ def _filters(config: Config) -> list[Json]:
     ]
 
 
-def _listing(max_chars: int) -> list[Json]:
+def _listing() -> list[Json]:
     return [
-        text("prefix", "Only names that begin so", maxLength=max_chars),
-        text("after", "Only names behind this one", maxLength=max_chars),
+        text("prefix", "Only names that begin so"),
+        text("after", "Only names behind this one"),
         number("limit", "At most so many; 1,000 when left out", 1, False),
     ]
 
@@ -267,7 +267,7 @@ def _subscription_paths(config: Config) -> Json:
                 "listSubscriptions",
                 "Subscriptions with their checkpoints and how far they are behind",
                 ref("Subscriptions"),
-                parameters=_listing(config.limits.max_subscription_id_chars),
+                parameters=_listing(),
                 headers=_LINK,
                 errors=READING,
             )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ebus.config import Config
+from ebus.core.consumers import MAX_ATTEMPTS, MAX_LEASE_S, MAX_REASON_CHARS
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import MAX_CONDITION_FILTERS
 from ebus.http.answers import JSON
@@ -132,6 +133,23 @@ def problem(description: str) -> Json:
     }
 
 
+def _bound_leases(generated: Json, config: Config) -> None:
+    """Say what the bounds of a lease are."""
+    seconds = {"exclusiveMinimum": 0, "maximum": MAX_LEASE_S}
+    asked = generated["LeaseIn"]["properties"]
+    asked["max_events"] = {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": config.limits.max_read_events,
+    }
+    asked["seconds"].update(seconds)
+    asked["max_attempts"].update(minimum=1, maximum=MAX_ATTEMPTS)
+    generated["ExtendIn"]["properties"]["seconds"].update(seconds)
+    released = generated["ReleaseIn"]["properties"]
+    released["delay"].update(minimum=0, maximum=MAX_LEASE_S)
+    released["reason"].update(maxLength=MAX_REASON_CHARS)
+
+
 def schemas(config: Config) -> Json:
     _, generated = msgspec.json.schema_components(
         [
@@ -211,9 +229,9 @@ def schemas(config: Config) -> Json:
             },
         },
     }
-    del expected["none_after"]["properties"]["match"]["items"]["properties"]["stream_prefix"][
-        "pattern"
-    ]
+    match: Json = expected["none_after"]["properties"]["match"]["items"]["properties"]
+    match["stream_prefix"]["pattern"] = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    _bound_leases(generated, config)
     version: Json = {"type": "integer", "minimum": 1, "maximum": MAX_POSITION}
     events = {
         "type": "array",

@@ -121,7 +121,9 @@ def check_reply(reply: Reply) -> None:
     if status >= 400 and reply.body:
         assert reply.fields["content-type"] == "application/problem+json", reply
         problem = msgspec.json.decode(reply.body)
-        assert set(problem) == {"type", "title", "status", "detail", "code"}, reply
+        further = {"index": int, "field": str, "current": int}
+        assert set(problem) - set(further) == {"type", "title", "status", "detail", "code"}, reply
+        assert all(isinstance(problem[name], further[name]) for name in set(problem) & set(further))
         assert (problem["status"], problem["title"]) == (status, HTTPStatus(status).phrase), reply
         assert all(isinstance(problem[name], str) for name in ("type", "detail", "code")), reply
     if status in {429, 503}:

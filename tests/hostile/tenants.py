@@ -28,6 +28,12 @@ class Resident:
         self.key = f"{canary('key')}{secrets.token_hex(16)}"
         self.subscription = canary("subscription")
         self.other_subscription = canary("subscription")
+        self.stream = canary("stream")
+        self.id = canary("id")
+        self.metadata = canary("metadata")
+        self.lease = ""
+        """Of its subscription, once it has moved in: what nobody else can know."""
+
         self.type = canary("type")
         self.data = canary("data")
         self.field = canary("field")
@@ -43,6 +49,9 @@ class Resident:
         return [
             self.key,
             self.other_subscription,
+            self.stream,
+            self.id,
+            self.metadata,
             self.type,
             self.data,
             self.field,
@@ -64,6 +73,12 @@ class Resident:
             for name in (self.subscription, self.other_subscription):
                 body = {"position": self.checkpoint}
                 client.put(f"/subscriptions/{name}/position", json=body).raise_for_status()
+            members = {"stream": self.stream, "id": self.id, "metadata": {"by": self.metadata}}
+            event = {**msgspec.json.decode(self.event()), **members}
+            client.post("/events", json=event).raise_for_status()
+            path = f"/subscriptions/{self.other_subscription}-group/lease"
+            asked = {"max_events": 2, "seconds": 3_600}
+            self.lease = client.post(path, json=asked).raise_for_status().json()["lease"]
 
     def observation(self, server: LiveServer) -> object:
         """All that this tenant sees of what it stored."""
@@ -73,6 +88,9 @@ class Resident:
                 client.get("/position").content,
                 client.get(f"/subscriptions/{self.subscription}/position").content,
                 client.get("/metrics").json()["total_events"],
+                client.get("/streams").content,
+                client.get("/subscriptions").content,
+                client.get(f"/subscriptions/{self.other_subscription}-group").content,
             )
 
     def client(self, server: LiveServer) -> httpx.Client:

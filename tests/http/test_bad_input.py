@@ -43,7 +43,9 @@ def assert_problem(answer: httpx.Response, status: int, *, said: str = "") -> No
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert set(problem) == {"type", "title", "status", "detail", "code"}
+    assert set(problem) - {"index", "field"} == {"type", "title", "status", "detail", "code"}
+    assert isinstance(problem.get("index", 0), int)
+    assert isinstance(problem.get("field", ""), str)
     assert problem["status"] == status
     assert all(isinstance(problem[name], str) and problem[name] for name in ("title", "code"))
     assert said in problem["detail"]
@@ -332,10 +334,10 @@ def test_a_subscription_id_that_a_path_cannot_hold_is_400(
     [
         "/nope",
         "/",
-        "/subscriptions",
-        "/subscriptions/s",
-        "/subscriptions/s/",
-        "/subscriptions//position",
+        "/subscriptions/s/lease/x",
+        "/subscriptions/s/parked",
+        "/subscriptions/s/nope",
+        "/streams/s",
         "/subscriptions/a/b/position",
         "/subscriptions/a%2Fb/position",
         "/subscriptions/s/position/more",
@@ -360,6 +362,14 @@ def test_an_unknown_path_is_404(client: TenantClient, method: str, path: str) ->
         ("POST", "/events/stream", {"GET"}),
         ("POST", "/position", {"GET"}),
         ("DELETE", "/subscriptions/s/position", {"GET", "POST", "PUT"}),
+        ("POST", "/subscriptions", {"GET"}),
+        ("POST", "/subscriptions/s", {"GET", "DELETE"}),
+        ("GET", "/subscriptions/s/lease", {"POST"}),
+        ("GET", "/subscriptions/s/lease/x/ack", {"POST"}),
+        ("PUT", "/subscriptions/s/lease/x/release", {"POST"}),
+        ("GET", "/subscriptions/s/parked/1/redeliver", {"POST"}),
+        ("POST", "/subscriptions/s/parked/1", {"DELETE"}),
+        ("POST", "/streams", {"GET"}),
         ("POST", "/metrics", {"GET"}),
         ("PUT", "/tenants", {"GET"}),
         ("POST", "/health", {"GET", "HEAD"}),

@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from ebus.core import errors
-from ebus.core.errors import EbusError, EventTooLarge, InvalidEvent
+from ebus.core.errors import (
+    CheckpointConflict,
+    EbusError,
+    EventTooLarge,
+    InvalidEvent,
+    VersionConflict,
+)
 from ebus.http.problems import problem_of
 
 STATUSES = {
@@ -16,7 +22,18 @@ STATUSES = {
     "InvalidEvent": 400,
     "InvalidBatch": 400,
     "InvalidRange": 400,
+    "InvalidFilter": 400,
+    "InvalidExpectation": 400,
     "InvalidCheckpoint": 400,
+    "InvalidLease": 400,
+    "Conflict": 409,
+    "IdConflict": 409,
+    "PositionConflict": 409,
+    "VersionConflict": 409,
+    "MatchConflict": 409,
+    "CheckpointConflict": 412,
+    "LeaseLost": 409,
+    "TooManyParked": 409,
     "EventTooLarge": 413,
     "EngineError": 503,
     "UnknownEngine": 503,
@@ -83,4 +100,12 @@ def test_a_problem_is_an_rfc_9457_document() -> None:
         "status": 400,
         "detail": "$[0]: no",
         "code": "invalid_event",
+        "index": 0,
     }
+
+
+def test_a_conflict_says_what_is_current() -> None:
+    problem = msgspec.json.decode(problem_of(VersionConflict("no", current=3)).body())
+    assert (problem["status"], problem["code"], problem["current"]) == (409, "version_conflict", 3)
+    answer = problem_of(CheckpointConflict("no", current=3))
+    assert answer.headers == {"ETag": '"3"'}

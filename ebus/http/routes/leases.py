@@ -28,11 +28,15 @@ LEASE = f"{ONE}/lease"
 HELD = f"{LEASE}/{{lease:str}}"
 PARKED = f"{ONE}/parked/{{first_position:str}}"
 
+DEFAULT_LEASE_EVENTS = 100
+
 
 class LeaseIn(msgspec.Struct, frozen=True):
     """What a consumer asks for."""
 
-    max_events: int = 100
+    max_events: int | None = None
+    """By default 100, or the most there may be."""
+
     seconds: float = 30.0
     max_attempts: int = 5
 
@@ -148,10 +152,13 @@ async def _lease(
     store = tenant.store
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
+    most = wanted.max_events
+    if most is None:
+        most = min(DEFAULT_LEASE_EVENTS, store.limits.max_read_events)
 
     async def ask() -> Lease | None:
         change = consumers.lease(
-            max_events=wanted.max_events,
+            max_events=most,
             seconds=wanted.seconds,
             max_attempts=wanted.max_attempts,
             limits=store.limits,

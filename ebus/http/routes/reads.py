@@ -185,9 +185,9 @@ async def _start_of_stream(
 ) -> int:
     """The first position of a stream, by what says it best."""
     seen = last_event_id(call.header(b"last-event-id"))
+    last = query.whole_number("last", least=1, default=None)
     if seen is not None:
         return seen
-    last = query.whole_number("last", least=1, default=None)
     if last is not None:
         if last > limits.max_read_events:
             raise Problem(400, "invalid_parameter", f"'last' is at most {limits.max_read_events}")
