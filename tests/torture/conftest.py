@@ -32,8 +32,8 @@ def memory_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path
     """A directory for simulated disks, in memory if the system has room there.
 
     What is durable, and when, only the simulation says. Its files stand for what a system has in
-    its page cache; that a real disk syncs and removes them too proves nothing, and is most of
-    what a fault takes. What is left of a test that fails stays there.
+    its page cache; that a real disk syncs and removes them too proves nothing, and takes up to
+    two thirds of a test's time. What is left of a test that fails stays there.
     """
     if not _has_room_in_memory():
         yield tmp_path
