@@ -31,7 +31,7 @@ def _utc_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
-class NewEvent(msgspec.Struct, frozen=True, gc=False):
+class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An event that is to be appended.
 
     `type` is 1 to 255 characters without control characters. `data` is one JSON document in

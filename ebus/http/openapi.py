@@ -164,7 +164,7 @@ def _event_paths(config: Config) -> Json:
                         pattern="^[0-9]{1,18}$",
                     ),
                 ],
-                errors=(*READING, "406"),
+                errors=READING,
                 forms=(NDJSON, SSE),
             )
         },

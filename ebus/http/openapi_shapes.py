@@ -28,7 +28,6 @@ ERRORS = {
     "403": "The API key is only for reading, or only for writing",
     "408": "The body did not arrive in time",
     "404": "There is no such thing",
-    "406": "The answer cannot be sent in a form that the client accepts",
     "409": "What is stored says otherwise; nothing was changed",
     "412": "The checkpoint is not what If-Match says; nothing was changed",
     "413": "The body or an event is over its size limit",

@@ -51,7 +51,10 @@ _EVERYTHING = Filter()
 
 
 def framing_of(accept: bytes | None) -> Framing:
-    """How a stream is to be written. Raises `Problem` 406."""
+    """How a stream is to be written: as the client prefers, and as an array where it has no choice.
+
+    Clients of the original server name what they like, and get an array.
+    """
     ranges: dict[str, float] = {}
     for named in (accept or b"*/*").decode("latin-1").lower().split(","):
         kind, *parameters = [part.strip() for part in named.split(";")]
@@ -63,7 +66,7 @@ def framing_of(accept: bytes | None) -> Framing:
                 except ValueError:
                     quality = 0.0
         ranges[kind] = max(quality, ranges.get(kind, 0.0))
-    best, chosen = (0.0, 0), None
+    best, chosen = (0.0, 0), FRAMINGS[JSON]
     for place, offer in enumerate([JSON, NDJSON, SSE]):
         group = offer.partition("/")[0] + "/*"
         # What names it most closely counts (RFC 9110, 12.5.1). The order of the offers only
@@ -72,10 +75,8 @@ def framing_of(accept: bytes | None) -> Framing:
         if named_as is None or not ranges[named_as] > 0:
             continue
         closeness = 100 * (named_as == offer) + 10 * (named_as == group) - place
-        if chosen is None or (ranges[named_as], closeness) > best:
+        if (ranges[named_as], closeness) > best:
             best, chosen = (ranges[named_as], closeness), FRAMINGS[offer]
-    if chosen is None:
-        raise Problem(406, "not_acceptable", f"A stream is sent as {JSON}, {NDJSON}, {SSE}")
     return chosen
 
 

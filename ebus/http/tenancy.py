@@ -28,6 +28,7 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Bodies, Body
 from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
 from ebus.http.endpoint import Call, Route, needed_scope
+from ebus.http.leaving import Leaving
 from ebus.http.live import Live, Tail
 from ebus.http.news import Commits
 from ebus.http.problems import Problem, nothing_there, problem_of
@@ -295,7 +296,13 @@ async def call(
             max_body_bytes=config.limits.max_body_bytes,
             read_timeout_s=config.read_timeout_s,
         )
-    return await route.endpoint(Call(tenant, scope["query_string"], body, scope["headers"]))
+    leaving = Leaving(receive)
+    try:
+        return await route.endpoint(
+            Call(tenant, scope["query_string"], body, scope["headers"], leaving.when_left)
+        )
+    finally:
+        leaving.end()
 
 
 def log_broken_answer(error: BaseException) -> None:

@@ -347,15 +347,17 @@ WHOLE = "must be a whole number from 1 to 2147483647, in digits without quotes"
         ("engine:", "engine is empty; write `engine: sqlite`"),
         (
             "engine: sqlit",
-            "engine 'sqlit' is unknown; known are memory, sqlite; write `engine: sqlite`",
+            "engine 'sqlit' is unknown; known are http, https, memory, sqlite; "
+            "write `engine: sqlite`",
         ),
         (
             "engine: MEMORY",
-            "engine 'MEMORY' is unknown; known are memory, sqlite; write `engine: memory`",
+            "engine 'MEMORY' is unknown; known are http, https, memory, sqlite; "
+            "write `engine: memory`",
         ),
         (
             "store_backend: postgres://user:password@host",
-            "store_backend 'postgres' is unknown; known are memory, sqlite; "
+            "store_backend 'postgres' is unknown; known are http, https, memory, sqlite; "
             "write `store_backend: sqlite`",
         ),
         (

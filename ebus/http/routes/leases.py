@@ -15,6 +15,7 @@ from ebus.core import consumers
 from ebus.core.consumers import Lease, Subscription
 from ebus.core.store import WirePage
 from ebus.http.answers import Answer
+from ebus.http.leaving import Leaving
 from ebus.http.live import Live
 from ebus.http.problems import Problem
 from ebus.http.routes.subscriptions import ONE, AnyRequest, LeaseOut, lease_out
@@ -88,7 +89,11 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
         wait_s = Query(request.scope["query_string"]).seconds("wait", most=limits.max_wait_s)
         wanted = await asked(request, LeaseIn)
         tenant = tenant_of(request.scope)
-        given = await _lease(live, tenant, name, wanted, wait_s or 0.0)
+        leaving = Leaving(request.receive)
+        try:
+            given = await _lease(live, tenant, name, wanted, wait_s or 0.0, leaving)
+        finally:
+            leaving.end()
         if given is None:
             return Answer(status=204)
         store = tenant.store
@@ -146,7 +151,7 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
 
 
 async def _lease(
-    live: Live, tenant: Tenant, name: str, wanted: LeaseIn, wait_s: float
+    live: Live, tenant: Tenant, name: str, wanted: LeaseIn, wait_s: float, leaving: Leaving
 ) -> Lease | None:
     """The next lease; None when there is nothing to do within this time."""
     store = tenant.store
@@ -170,12 +175,15 @@ async def _lease(
     if given is not None or not wait_s:
         return given
     waiter = Waiter(store)
+    leaving.when_left(waiter.end)
     with live.waiting(tenant, waiter.end):
         while (left_s := until_s - loop.time()) > 0 and not waiter.ended:
             found = await store.subscription(name) or Subscription()
             due_ms = consumers.next_due_ms(found)
             due_s = left_s if due_ms is None else consumers.seconds_until(due_ms)
             await waiter.wait(max(found.position, found.frontier) + 1, min(left_s, due_s))
+            if waiter.ended:  # nobody would get it
+                return None
             given = await ask()
             if given is not None:
                 return given
