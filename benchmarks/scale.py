@@ -53,7 +53,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[int, ...]
     """Numbers of worker processes that are compared."""
 
-    tails: tuple[int, ...]
+    tails: tuple[int, ...] = ()
     """Numbers of clients that follow one log."""
 
 

@@ -208,7 +208,7 @@ def bodies(of: Resident) -> list[bytes]:
         b'{"position":1,"tenant":"%b"}' % name,
         b'{"tenant":"%b"}' % name,
         b'{"type":5,"data":"%b"}' % name,
-        b'{"type":"T","data":1,"id":"%b"}' % name,
+        b'{"type":"T","data":1,"id":"%b","metadata":5}' % name,
         b'{"type":"T","data":1,"stream":"%b","expected_version":7}' % name,
         b'{"events":[{"type":"T","data":1}],"expected_versions":{"%b":1}}' % name,
         b'{"type":"%b\\n","data":1}' % name,
