@@ -20,6 +20,7 @@ OF_OURS = {
     "ebus/backends/memory.py": {"core"},
     "ebus/backends/sqlite": {"core", "backends.sqlite"},
     "ebus/bus": {"core", "bus", ""},
+    "ebus/client": {"core", "client", ""},
     "ebus/config": {"core", "config"},
     "ebus/http": {"core", "config", "http", ""},
     "ebus/cli": {"core", "config", "http", "cli", ""},
@@ -33,6 +34,7 @@ OF_OTHERS = {
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
     "ebus/bus": {"msgspec"},
+    "ebus/client": {"msgspec", "httpx"},
     "ebus/config": {"msgspec", "yaml"},
     "ebus/http": {"msgspec", "litestar", "httptools", "uvicorn", "uvloop"}
     | {"compression", "backports"},  # zstd: the standard library's from Python 3.14 on
@@ -83,6 +85,7 @@ def test_the_library_loads_neither_a_server_nor_a_driver(package: str) -> None:
     )
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert not loaded & {"litestar", "uvicorn", "apsw", "yaml", "click", "hypothesis", "pytest"}
+    assert "httpx" not in loaded
     assert "pydantic" not in loaded
 
 
