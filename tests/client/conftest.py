@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from ebus.client import Retries
 from ebus.core.limits import Limits
+from tests.client.both import KINDS
+from tests.client.proxy import Proxy, proxy_before
 from tests.http.conftest import write_config
-from tests.live_server import LiveServer, serving
+from tests.live_server import serving
 
-TENANTS = 2_000
-SINGLE_KEY = "a-key-of-a-single-tenant-" + "x" * 20
+TENANTS = 1_000
 
 
 class FreshTenant(NamedTuple):
@@ -35,12 +38,14 @@ class Servers:
         self._stack = stack
         self._directory = directory
         self._tenants: dict[Limits, Iterator[FreshTenant]] = {}
+        self._lock = threading.Lock()
 
     def fresh_tenant(self, limits: Limits | None = None) -> FreshTenant:
         limits = limits or Limits()
-        if limits not in self._tenants:
-            self._tenants[limits] = self._fresh_tenants(limits)
-        return next(self._tenants[limits])
+        with self._lock:
+            if limits not in self._tenants:
+                self._tenants[limits] = self._fresh_tenants(limits)
+            return next(self._tenants[limits])
 
     def _fresh_tenants(self, limits: Limits) -> Iterator[FreshTenant]:
         for number in itertools.count():
@@ -57,21 +62,21 @@ def key_of(tenant: int) -> str:
     return f"key-of-tenant-{tenant}-{'x' * 20}"
 
 
-def configured(directory: Path, limits: Limits | None = None) -> Path:
-    """The directory, with a config file for a server of many tenants."""
+def configured(directory: Path, limits: Limits | None = None, tenants: object = None) -> Path:
+    """The directory, with a config file for a server of many tenants, or of these."""
     limits = limits or Limits()
     changed = {
         name: value
         for name, value in msgspec.structs.asdict(limits).items()
         if value != getattr(Limits(), name)
     }
-    tenants = [{"name": f"tenant-{number}", "api_key": key_of(number)} for number in range(TENANTS)]
+    many = [{"name": f"tenant-{number}", "api_key": key_of(number)} for number in range(TENANTS)]
     config = {
         "engine": "sqlite",
         "data_dir": "db",
         "durability": "normal",
         "limits": changed,
-        "tenants": tenants,
+        "tenants": tenants or many,
     }
     write_config(directory / "tenants.yaml", config)
     return directory
@@ -88,4 +93,44 @@ def tenant(servers: Servers) -> FreshTenant:
     return servers.fresh_tenant()
 
 
-__all__ = ["FreshTenant", "LiveServer", "Servers"]
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    assert isinstance(request.param, str)
+    return request.param
+
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect(kind: str) -> Iterator[Connect]:
+    """Makes clients of one kind, and closes them after the test."""
+    made: list[Any] = []
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        options.setdefault("retries", Retries(first_pause_s=0.01))
+        made.append(KINDS[kind](*arguments, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def proxy(tenant: FreshTenant) -> Iterator[Proxy]:
+    """In front of the server of `tenant`."""
+    with proxy_before(tenant.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def client(connect: Connect, proxy: Proxy, tenant: FreshTenant) -> Any:
+    """A client of `tenant`, through the proxy."""
+    return connect(proxy.url, tenant.key)
+
+
+@pytest.fixture
+def direct(connect: Connect, tenant: FreshTenant) -> Any:
+    """A client of `tenant` without anything between."""
+    return connect(tenant.url, tenant.key)
