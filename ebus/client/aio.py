@@ -171,7 +171,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Event]:
         """Events behind a position, or from now on, as they are appended, without end.
 
-        None is left out and none comes twice, also when the server goes away and comes back: it
+        Now is when the first is waited for. None is left out and none comes twice, also when the server goes away and comes back: it
         is asked again, for as long as it takes. Raises what does not pass by itself, such as
         `Unauthorized`, and `StoreClosed` once the client is closed.
         """

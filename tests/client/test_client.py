@@ -237,14 +237,19 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
                 "api_keys": [{"name": "r", "api_key": "r" * 40, "scope": "read"}],
             },
             {"name": "small", "api_key": "s" * 40, "limits": {"max_stored_events": 2}},
-            {"name": "slow", "api_key": "w" * 40, "limits": {"max_events_per_second": 1}},
+            *(
+                {"name": name, "api_key": name * 8 + "x" * 16, "limits": {"max_events_per_second": 1}}
+                for name in ("sync", "async")
+            ),
         ],
     )
     with serving(["--config", "tenants.yaml"], cwd=directory) as server:
         yield server
 
 
-def test_what_a_key_may_not_do_is_told(connect: Connect, strict: LiveServer) -> None:
+def test_what_a_key_may_not_do_is_told(
+    kind: str, connect: Connect, strict: LiveServer
+) -> None:
     with pytest.raises(Unauthorized):
         connect(strict.url, SECRET).head()
     reader = connect(strict.url, "r" * 40)
@@ -254,7 +259,7 @@ def test_what_a_key_may_not_do_is_told(connect: Connect, strict: LiveServer) -> 
     small = connect(strict.url, "s" * 40)
     with pytest.raises(QuotaExceeded):
         small.append([event()] * 3)
-    slow = connect(strict.url, "w" * 40, retries=Retries(attempts=1))
+    slow = connect(strict.url, kind * 8 + "x" * 16, retries=Retries(attempts=1))
     slow.append([event()] * 10)  # a batch is let in whole
     with pytest.raises(RateLimited) as error:
         slow.append(event())

@@ -211,7 +211,7 @@ def test_a_tail_has_neither_gap_nor_repeat_when_the_server_is_restarted(
         with server(), Client(f"http://127.0.0.1:{port}", key_of(1)) as writer:
             if tail is None:
                 writer.append(event())
-                tail = client.tail()
+                tail = client.tail(1)
             # While the tail is not connected, and while it is.
             writer.append([event() for _ in range(3)])
             positions += [next(tail).position for _ in range(3)]
@@ -224,6 +224,17 @@ def test_a_tail_has_neither_gap_nor_repeat_when_the_server_is_restarted(
     assert tail is not None
     tail.close()
     assert positions == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+
+
+def test_a_tail_without_a_position_begins_now(client: Any, tenant: FreshTenant) -> None:
+    client.append([event(), event()])
+    tail = client.tail()
+    with Client(tenant.url, tenant.key) as writer:
+        timer = threading.Timer(0.3, writer.append, [event()])
+        timer.start()
+        assert next(tail).position == 3
+        timer.join()
+    tail.close()
 
 
 @pytest.mark.parametrize("closes", ["client", "tail"])
