@@ -171,9 +171,10 @@ class AsyncClient:
     ) -> AsyncGenerator[Event]:
         """Events behind a position, or from now on, as they are appended, without end.
 
-        Now is when the first is waited for. None is left out and none comes twice, also when the server goes away and comes back: it
-        is asked again, for as long as it takes. Raises what does not pass by itself, such as
-        `Unauthorized`, and `StoreClosed` once the client is closed.
+        Now is when the first is waited for. None is left out and none comes twice, also when the
+        server goes away and comes back: it is asked again, for as long as it takes. Raises what
+        does not pass by itself, such as `Unauthorized`, and `StoreClosed` once the client is
+        closed.
         """
         if after is None:
             after = await self.head()

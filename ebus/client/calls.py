@@ -42,8 +42,10 @@ from ebus.core.store import (
 
 T = TypeVar("T")
 
-WAIT_SLICE_S = 5.0
-"""How long one request waits on the server; who waits for longer asks again."""
+WAIT_SLICE_S = 2.0
+"""How long one request waits on the server; who waits for longer asks again.
+
+A client that is closed lets such a request end."""
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -19,7 +19,9 @@ from tests.client.proxy import Proxy, proxy_before
 from tests.http.conftest import write_config
 from tests.live_server import serving
 
-TENANTS = 1_000
+TENANTS = 800
+FEW_TENANTS = 50
+"""Of a server with limits of its own: few tests need one, and each more costs time at its start."""
 
 
 class FreshTenant(NamedTuple):
@@ -54,7 +56,7 @@ class Servers:
             server = self._stack.enter_context(
                 serving(["--config", "tenants.yaml"], cwd=configured(directory, limits))
             )
-            for tenant in range(TENANTS):
+            for tenant in range(TENANTS if limits == Limits() else FEW_TENANTS):
                 yield FreshTenant(server.url, f"tenant-{tenant}", key_of(tenant), directory / "db")
 
 
@@ -70,7 +72,10 @@ def configured(directory: Path, limits: Limits | None = None, tenants: object = 
         for name, value in msgspec.structs.asdict(limits).items()
         if value != getattr(Limits(), name)
     }
-    many = [{"name": f"tenant-{number}", "api_key": key_of(number)} for number in range(TENANTS)]
+    many = [
+        {"name": f"tenant-{number}", "api_key": key_of(number)}
+        for number in range(TENANTS if limits == Limits() else FEW_TENANTS)
+    ]
     config = {
         "engine": "sqlite",
         "data_dir": "db",

@@ -238,7 +238,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
             },
             {"name": "small", "api_key": "s" * 40, "limits": {"max_stored_events": 2}},
             *(
-                {"name": name, "api_key": name * 8 + "x" * 16, "limits": {"max_events_per_second": 1}}
+                {
+                    "name": name,
+                    "api_key": name * 8 + "x" * 16,
+                    "limits": {"max_events_per_second": 1},
+                }
                 for name in ("sync", "async")
             ),
         ],
@@ -247,9 +251,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-def test_what_a_key_may_not_do_is_told(
-    kind: str, connect: Connect, strict: LiveServer
-) -> None:
+def test_what_a_key_may_not_do_is_told(kind: str, connect: Connect, strict: LiveServer) -> None:
     with pytest.raises(Unauthorized):
         connect(strict.url, SECRET).head()
     reader = connect(strict.url, "r" * 40)

@@ -15,7 +15,7 @@ from ebus.core.errors import EngineNotInstalled, UnknownEngine
 
 
 def test_our_own_engines_are_registered() -> None:
-    assert engine_names() == ["memory", "sqlite"]
+    assert engine_names() == ["http", "https", "memory", "sqlite"]
 
 
 def test_the_part_before_the_colon_chooses_the_engine(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_part_before_the_colon_chooses_the_engine(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownEngine, match="'postgres'; known are memory, sqlite"):
+    with pytest.raises(UnknownEngine, match="'postgres'; known are http, https, memory, sqlite"):
         open_engine("postgres://host")
 
 
