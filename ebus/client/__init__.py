@@ -1,18 +1,19 @@
-"""The client of an ebus server: `Client`, and `AsyncClient` for programs on an event loop.
+"""A client of the HTTP server, sync and async: `pip install 'ebus[client]'`.
 
-    from ebus import NewEvent
     from ebus.client import Client
 
-    with Client("http://localhost:8080", "alice-secret-key-123") as alice:
+    with Client("http://localhost:8080", key) as alice:
         alice.append(NewEvent.of("OrderPlaced", {"order": "A-001"}))
+        for event in alice.stream():
+            print(event.position, event.type, event.value())
 
-It needs httpx and tenacity: `pip install 'ebus[client]'`.
+See docs/client.md.
 """
 
-from ebus.client.asynchronous import AsyncClient
-from ebus.client.calls import Leased, Subscribed
+from ebus.client.aio import AsyncClient
+from ebus.client.calls import AppendedMany, Leased
+from ebus.client.engine import HttpEngine
 from ebus.client.errors import (
-    Answered,
     ClientError,
     Forbidden,
     ProtocolError,
@@ -20,18 +21,21 @@ from ebus.client.errors import (
     ServerUnreachable,
     Unauthorized,
 )
-from ebus.client.tenant import Client
+from ebus.client.retries import NO_RETRIES, Retries
+from ebus.client.sync import Client
 
 __all__ = [
-    "Answered",
+    "NO_RETRIES",
+    "AppendedMany",
     "AsyncClient",
     "Client",
     "ClientError",
     "Forbidden",
+    "HttpEngine",
     "Leased",
     "ProtocolError",
     "RateLimited",
+    "Retries",
     "ServerUnreachable",
-    "Subscribed",
     "Unauthorized",
 ]

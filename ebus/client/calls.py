@@ -1,37 +1,32 @@
-"""Requests and what their answers mean, without any input or output: for both clients."""
+"""Every request of the wire, and how its answer is read. Nothing here sends anything."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
-from uuid import uuid4
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-import httpx
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from ebus.client.errors import (
-    Answered,
-    Forbidden,
-    ProtocolError,
-    RateLimited,
-    Unauthorized,
-)
-from ebus.core import errors
+from ebus.client.problems import Answer
+from ebus.core import consumers
 from ebus.core.consumers import Lease, Parked, Subscription, Waiting
 from ebus.core.errors import (
-    Conflict,
+    CheckpointConflict,
     EbusError,
-    IdConflict,
+    InvalidBatch,
     InvalidCheckpoint,
     InvalidEvent,
+    InvalidFilter,
     InvalidInput,
-    StoreError,
+    LeaseLost,
 )
-from ebus.core.event import Event, NewEvent, check_events, decode_event
+from ebus.core.event import Event, NewEvent, check_events
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
 from ebus.core.store import (
@@ -47,296 +42,527 @@ from ebus.core.store import (
 
 T = TypeVar("T")
 
-LISTED_AT_ONCE = 1_000
+WAIT_SLICE_S = 2.0
+"""How long one request waits on the server; who waits for longer asks again.
+
+A client that is closed lets such a request end."""
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """One request, and how to read its answer."""
+    """A request, and what becomes of its answer."""
 
     method: str
     path: str
-    read: Callable[[httpx.Response], T]
-    """Of an answer below 400."""
+    """As it goes over the wire: escaped where it has to be."""
 
-    params: tuple[tuple[str, str], ...] = ()
-    headers: dict[str, str] = {}
+    params: Sequence[tuple[str, str | int]] = ()
+    headers: Mapping[str, str] = {}
     content: bytes | None = None
 
-    is_repeatable: bool = True
-    """Whether it may be sent again when nobody knows what has become of it."""
+    is_repeatable: bool
+    """Whether to do it twice is the same as to do it once."""
 
     wait_s: float = 0.0
-    """How long the server may take on purpose."""
+    """How long the server may take beyond the client's own time limit."""
+
+    read: Callable[[Answer], T]
+    """What a successful answer says."""
+
+    otherwise: Mapping[str, T] = {}
+    """What the call results in where the problem has one of these codes."""
+
+    was_done: Callable[[EbusError], bool] | None = None
+    """Whether this error of a repeated call says that it was done the first time: then None."""
+
+    @property
+    def target(self) -> str:
+        """The path with its query."""
+        return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
+
+
+Steps = Generator[Call[Any], Any, T]
+"""Calls that are made one after the other, each sent what the one before has resulted in."""
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """A lease and its events. There are fewer than positions where some were trimmed."""
+    """A lease with its events."""
 
     lease: Lease
     events: list[Event]
 
 
-class Subscribed(msgspec.Struct, frozen=True):
-    """A subscription in a list."""
-
-    id: str
+class _Head(msgspec.Struct):
     position: int
-    lag: int
 
 
-class _Sent(msgspec.Struct, omit_defaults=True):
-    type: str
-    data: msgspec.Raw
-    timestamp: str | UnsetType = UNSET
-    id: str | None = None
-    stream: str | None = None
-    metadata: dict[str, str] | None = None
-
-
-class _Placed(msgspec.Struct):
+class _PlacedIn(msgspec.Struct):
     position: int
     timestamp: str
     version: int | None = None
     duplicate: bool = False
 
 
-class _Appended(msgspec.Struct):
+class _AppendedIn(msgspec.Struct):
     first_position: int
     last_position: int
-    events: list[_Placed] = []
+    events: list[_PlacedIn] = []
 
 
-class _Position(msgspec.Struct):
-    position: int
-
-
-class _Metrics(msgspec.Struct):
-    total_events: int
-    tenant: str | None = None
-
-
-class _Streams(msgspec.Struct):
-    streams: list[StreamInfo]
-
-
-class _Subscriptions(msgspec.Struct):
-    subscriptions: list[Subscribed]
-
-
-class _Lease(msgspec.Struct):
+class _LeaseIn(msgspec.Struct):
     lease: str
     first_position: int
     last_position: int
     attempt: int
-    max_attempts: int
     expires_at: str
+    max_attempts: int = 0
     events: list[Event] = []
 
-    def plain(self) -> Lease:
+    def as_lease(self, max_attempts: int = 0) -> Lease:
+        moment = datetime.fromisoformat(self.expires_at)
         return Lease(
             id=self.lease,
             first_position=self.first_position,
             last_position=self.last_position,
             attempt=self.attempt,
-            max_attempts=self.max_attempts,
-            expires_at_ms=round(datetime.fromisoformat(self.expires_at).timestamp() * 1_000),
+            max_attempts=self.max_attempts or max_attempts,
+            expires_at_ms=round(moment.timestamp() * 1_000),
         )
 
 
-class _Subscription(msgspec.Struct):
+class _SubscriptionIn(msgspec.Struct):
     position: int
-    frontier: int
-    leases: list[_Lease]
-    waiting: tuple[Waiting, ...]
-    parked: tuple[Parked, ...]
+    frontier: int = 0
+    leases: list[_LeaseIn] = []
+    waiting: tuple[Waiting, ...] = ()
+    parked: tuple[Parked, ...] = ()
+
+    def as_subscription(self) -> Subscription:
+        return Subscription(
+            position=self.position,
+            frontier=self.frontier,
+            leases=tuple(one.as_lease() for one in self.leases),
+            waiting=self.waiting,
+            parked=self.parked,
+        )
 
 
-class _Problem(msgspec.Struct):
-    detail: str = ""
-    code: str = ""
-    current: int | None = None
-    index: int | None = None
-    field: str | None = None
+class _ListedIn(msgspec.Struct):
+    id: str
+    position: int
+
+
+class _SubscriptionsIn(msgspec.Struct):
+    subscriptions: list[_ListedIn]
+
+
+class _StreamsIn(msgspec.Struct):
+    streams: list[StreamInfo]
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """What a server says of a tenant; one of a single tenant does not name it."""
+
+    total_events: int
+    tenant: str | None = None
+
+
+_decode_objects = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_events = msgspec.json.Decoder(list[Event]).decode
+_encode = msgspec.json.Encoder().encode
+_NEXT = re.compile(r'<([^>]*)>;\s*rel="?next"?')
+
+
+def next_in(answer: Answer, name: str) -> str | None:
+    """A parameter of the request that goes on where this answer was cut; None at the end."""
+    match = _NEXT.search(answer.headers.get("link", ""))
+    if match is None:
+        return None
+    [value] = parse_qs(urlsplit(match[1]).query, keep_blank_values=True)[name]
+    return value
+
+
+def _reads(kind: type[T]) -> Callable[[Answer], T]:
+    decode = msgspec.json.Decoder(kind).decode
+    return lambda answer: decode(answer.content)
+
+
+_read_head = _reads(_Head)
+_read_appended = _reads(_AppendedIn)
+_read_lease = _reads(_LeaseIn)
+_read_subscription = _reads(_SubscriptionIn)
+_read_subscriptions = _reads(_SubscriptionsIn)
+_read_streams = _reads(_StreamsIn)
+_read_metrics = _reads(Metrics)
+
+
+def _nothing(answer: Answer) -> None:
+    return None
+
+
+def _yes(answer: Answer) -> bool:
+    return True
+
+
+def _appended(answer: Answer) -> Appended:
+    it = _read_appended(answer)
+    placed = (Placed(one.position, one.version, one.timestamp, one.duplicate) for one in it.events)
+    return Appended(it.first_position, it.last_position, tuple(placed))
+
+
+def filter_params(wanted: Filter | None) -> list[tuple[str, str | int]]:
+    """A filter, which must have been checked, as parameters of a query."""
+    if wanted is None:
+        return []
+    params: list[tuple[str, str | int]] = [("type", text) for text in wanted.types]
+    for name in ("stream", "stream_prefix", "from_version", "to_version", "since", "until"):
+        value: str | int | None = getattr(wanted, name)
+        if value is not None:
+            params.append((name, value))
+    if any("\ufffd" in value for _, value in params if isinstance(value, str)):
+        raise InvalidFilter("a query cannot hold U+FFFD, which stands for what is no text")
+    return params
+
+
+# What a path holds without escaping (RFC 3986, 3.3).
+_SUBSCRIPTION_ID = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")
+_LEASE_ID = re.compile(r"[A-Za-z0-9\-_]+")
 
 
 class Calls:
-    """Every request that there is. Raises the same errors of core for what cannot be sent."""
+    """Makes the calls of one client. What cannot be is refused before anything is sent."""
 
     def __init__(self, limits: Limits, *, assign_ids: bool) -> None:
         self.limits = limits
         self._assign_ids = assign_ids
 
-    def append(
-        self, events: Sequence[NewEvent], expect: Expectation | None = None
-    ) -> Call[Appended]:
+    # Appending
+
+    def identified(self, events: Sequence[NewEvent]) -> list[NewEvent]:
+        """The events, checked; those without an id have a fresh one, if this client gives any."""
+        if not events:  # None too
+            raise InvalidBatch("a batch holds at least one event")
+        events = list(events)
         check_events(events, self.limits)
+        if not self._assign_ids:
+            return events
+        return [
+            event if event.id is not None else replace(event, id=uuid.uuid4().hex)
+            for event in events
+        ]
+
+    def append(
+        self, events: NewEvent | Sequence[NewEvent], expect: Expectation | None
+    ) -> Call[Appended]:
+        identified = self.identified([events] if isinstance(events, NewEvent) else events)
         if expect is not None:
             check_expectation(expect, self.limits)
-        sent = [self._with_id(event) for event in events]
-        body: Any = list(map(_sent, sent))
-        if expect is not None:
-            body = {"events": body, **_expected(expect)}
+        return self.append_encoded(
+            list(map(_encode, identified)),
+            expect,
+            is_repeatable=all(event.id is not None for event in identified),
+        )
+
+    def append_encoded(
+        self, encoded: Sequence[bytes], expect: Expectation | None, *, is_repeatable: bool
+    ) -> Call[Appended]:
+        content = b"[%b]" % b",".join(encoded)
+        expected = _expected(expect)
+        if expected:
+            content = b'{"events":%b,%b' % (content, _encode(expected)[1:])
+        if len(content) > self.limits.max_body_bytes:
+            raise InvalidBatch(
+                f"the append has {len(content)} bytes, a request at most "
+                f"{self.limits.max_body_bytes}: append_many splits"
+            )
         return Call(
             method="POST",
             path="/events/batch",
-            content=msgspec.json.encode(body),
-            is_repeatable=all(event.id is not None for event in sent),
-            read=_read_appended,
+            headers={"Content-Type": "application/json"},
+            content=content,
+            is_repeatable=is_repeatable,
+            read=_appended,
         )
 
-    def batches(self, events: Iterable[NewEvent]) -> Iterator[list[NewEvent]]:
-        """The events in as many as fit into one request."""
-        batch: list[NewEvent] = []
-        size = 2
-        for event in events:
-            identified = self._with_id(event)
-            event_bytes = len(msgspec.json.encode(_sent(identified))) + 1
-            full = len(batch) >= self.limits.max_batch_events
-            if batch and (full or size + event_bytes > self.limits.max_body_bytes):
-                yield batch
-                batch, size = [], 2
-            batch.append(identified)
-            size += event_bytes
-        if batch:
-            yield batch
-
-    def _with_id(self, event: NewEvent) -> NewEvent:
-        if event.id is not None or not self._assign_ids:
-            return event
-        return NewEvent(
-            event.type, event.data, event.timestamp, uuid4().hex, event.stream, event.metadata
-        )
+    # Reading
 
     def read(
         self,
         start: int,
         stop: int | None,
+        *,
         limit: int | None,
         max_bytes: int | None,
         filter: Filter | None,
         backwards: bool,
-        *,
-        wait_s: float = 0.0,
     ) -> Call[Page]:
         bounds = check_range(start, stop, limit, max_bytes, self.limits, filter)
-        params = [("from", str(start)), ("limit", str(bounds.limit)), *filter_params(filter)]
+        params: list[tuple[str, str | int]] = [("from", start), ("limit", bounds.limit)]
         if stop is not None:
-            params.append(("to", str(stop)))
+            params.append(("to", stop))
         if backwards:
             params.append(("direction", "backward"))
-        if wait_s:
-            params.append(("wait", f"{round(wait_s * 1_000)}ms"))
+        onward = "to" if backwards else "from"
+
+        def read(answer: Answer) -> Page:
+            events = _decode_events(answer.content)
+            following = next_in(answer, onward)
+            cut = len(events)
+            if len(answer.content) > bounds.max_bytes:
+                cut = _cut(_decode_objects(answer.content), bounds.max_bytes)
+            if cut < len(events):
+                return Page(events[:cut], events[cut].position)
+            return Page(events, None if following is None else int(following))
+
         return Call(
             method="GET",
             path="/events",
-            params=tuple(params),
-            wait_s=wait_s,
-            read=lambda response: _read_page(response, backwards, bounds.max_bytes),
+            params=[*params, *filter_params(filter)],
+            is_repeatable=True,
+            read=read,
         )
 
-    def head(self) -> Call[int]:
-        return Call(method="GET", path="/position", read=lambda it: _decode(it, _Position).position)
-
-    def count(self) -> Call[int]:
-        return Call(
-            method="GET", path="/metrics", read=lambda it: _decode(it, _Metrics).total_events
-        )
-
-    def tenant(self) -> Call[str | None]:
-        """The tenant's name; None where the server has only one."""
-        return Call(method="GET", path="/metrics", read=lambda it: _decode(it, _Metrics).tenant)
-
-    def streams(self, prefix: str, after: str, limit: int | None) -> Call[list[StreamInfo]]:
-        check_range(0, None, limit, None, self.limits)
+    def stream(
+        self, start: int, stop: int | None, filter: Filter | None, *, follow: bool
+    ) -> Call[None]:
+        """Events as lines. Its answer is read piece by piece, see `Following`."""
+        check_range(start, stop, None, None, self.limits, filter)
+        params: list[tuple[str, str | int]] = [("from", start)]
+        if stop is not None:
+            params.append(("to", stop))
+        if follow:
+            if filter is not None and filter.until is not None:
+                raise InvalidFilter("what goes on without end has no `until`")
+            params.append(("follow", "true"))
         return Call(
             method="GET",
-            path="/streams",
-            params=_listing(prefix, after, limit or self.limits.max_read_events),
-            read=lambda it: _decode(it, _Streams).streams,
-        )
-
-    def stream_version(self, stream: str) -> Call[int]:
-        def read(response: httpx.Response) -> int:
-            found = _decode(response, _Streams).streams
-            return found[0].version if found and found[0].stream == stream else 0
-
-        params = _listing(stream, "", 1)
-        return Call(method="GET", path="/streams", params=params, read=read)
-
-    def subscriptions(self, prefix: str, after: str, limit: int) -> Call[list[Subscribed]]:
-        return Call(
-            method="GET",
-            path="/subscriptions",
-            params=_listing(prefix, after, limit),
-            read=lambda it: _decode(it, _Subscriptions).subscriptions,
-        )
-
-    def subscription(self, name: str) -> Call[Subscription | None]:
-        def read(response: httpx.Response) -> Subscription | None:
-            if response.status_code == 404:
-                return None
-            found = _decode(response, _Subscription)
-            return Subscription(
-                position=found.position,
-                frontier=found.frontier,
-                leases=tuple(one.plain() for one in found.leases),
-                waiting=found.waiting,
-                parked=found.parked,
-            )
-
-        return Call(method="GET", path=_path(name), read=read)
-
-    def save_checkpoint(self, name: str, position: int, expected: int | None) -> Call[None]:
-        check_checkpoint(name, position, self.limits)
-        if expected is not None:
-            check_checkpoint(name, expected, self.limits)
-        return Call(
-            method="PUT",
-            path=_path(name, "position"),
-            headers={} if expected is None else {"If-Match": f'"{expected}"'},
-            content=b'{"position":%d}' % position,
-            is_repeatable=expected is None,
+            path="/events/stream",
+            params=[*params, *filter_params(filter)],
+            headers={"Accept": "application/x-ndjson"},
+            is_repeatable=True,
             read=_nothing,
         )
 
-    def delete_checkpoint(self, name: str) -> Call[bool]:
+    def head(self) -> Call[int]:
         return Call(
-            method="DELETE",
-            path=_path(name),
-            is_repeatable=False,  # the second time it would not be there
-            read=lambda response: response.status_code != 404,
+            method="GET",
+            path="/position",
+            is_repeatable=True,
+            read=lambda answer: _read_head(answer).position,
         )
 
-    def lease(
-        self, name: str, max_events: int, seconds: float, max_attempts: int, wait_s: float
-    ) -> Call[Leased | None]:
+    def metrics(self) -> Call[Metrics]:
+        return Call(method="GET", path="/metrics", is_repeatable=True, read=_read_metrics)
+
+    def count(self) -> Call[int]:
+        return Call(
+            method="GET",
+            path="/metrics",
+            is_repeatable=True,
+            read=lambda answer: _read_metrics(answer).total_events,
+        )
+
+    def health(self) -> Call[None]:
+        return Call(method="GET", path="/health", is_repeatable=True, read=_nothing)
+
+    def wait(self, position: int, timeout_s: float, clock: Callable[[], float]) -> Steps[int]:
+        """The head, once it is at the position or the time is over."""
+        until_s = clock() + timeout_s
+        head: int = yield self.head()
+        while head < position and (left_s := until_s - clock()) > 0:
+            wait_s = min(left_s, WAIT_SLICE_S)
+            yield Call(
+                method="GET",
+                path="/events",
+                params=[("from", position), ("limit", 1), ("wait", _seconds(wait_s))],
+                is_repeatable=True,
+                wait_s=wait_s,
+                read=_nothing,
+            )
+            head = yield self.head()
+        return head
+
+    def _streams(self, prefix: str, after: str, limit: int) -> Call[tuple[list[StreamInfo], bool]]:
+        for text in (prefix, after):
+            _check_listed(text)
+        return Call(
+            method="GET",
+            path="/streams",
+            params=[("prefix", prefix), ("after", after), ("limit", limit)],
+            is_repeatable=True,
+            read=lambda answer: (
+                _read_streams(answer).streams,
+                next_in(answer, "after") is not None,
+            ),
+        )
+
+    def streams(self, prefix: str, after: str, limit: int | None) -> Steps[list[StreamInfo]]:
+        most = check_range(0, None, limit, None, self.limits).limit
+        found: list[StreamInfo] = []
+        goes_on = True
+        while goes_on and len(found) < most:
+            more, goes_on = yield self._streams(prefix, after, most - len(found))
+            found += more
+            after = found[-1].stream if found else after
+        return found
+
+    def stream_version(self, stream: str) -> Steps[int]:
+        # Of the names that begin with a name, it is the first itself.
+        [*found], _ = yield self._streams(stream, "", 1)
+        return next((info.version for info in found if info.stream == stream), 0)
+
+    # Subscriptions
+
+    def _subscription_path(self, name: str) -> str:
         check_checkpoint(name, 0, self.limits)
+        if not _SUBSCRIPTION_ID.fullmatch(name) or name in (".", ".."):
+            raise InvalidCheckpoint(
+                "over HTTP a checkpoint's name is made of A-Z a-z 0-9 and "
+                "- . _ ~ ! $ & ' ( ) * + , ; = : @"
+            )
+        return f"/subscriptions/{name}"
 
-        def read(response: httpx.Response) -> Leased | None:
-            if response.status_code == 204:
+    def _may_exist(self, name: str) -> bool:
+        """Whether a checkpoint can have this name at all, over HTTP or not."""
+        try:
+            check_checkpoint(name, 0, self.limits)
+        except InvalidCheckpoint:
+            return False
+        return True
+
+    def subscription(self, name: str) -> Steps[Subscription | None]:
+        if not self._may_exist(name):
+            return None
+        call: Call[Subscription | None] = Call(
+            method="GET",
+            path=self._subscription_path(name),
+            is_repeatable=True,
+            read=lambda answer: _read_subscription(answer).as_subscription(),
+            otherwise={"unknown_subscription": None},
+        )
+        found: Subscription | None = yield call
+        return found
+
+    def checkpoint(self, name: str) -> Steps[int | None]:
+        # Not from …/position, which says 0 both for a checkpoint at 0 and for none.
+        found: Subscription | None = yield from self.subscription(name)
+        return None if found is None else found.position
+
+    def save_checkpoint(self, name: str, position: int, expected: int | None) -> Call[None]:
+        check_checkpoint(name, position, self.limits)
+        headers = {"Content-Type": "application/json"}
+        if expected is not None:
+            check_checkpoint(name, expected, self.limits)
+            headers["If-Match"] = f'"{expected}"'
+
+        def was_saved(error: EbusError) -> bool:
+            return isinstance(error, CheckpointConflict) and error.current == position
+
+        return Call(
+            method="PUT",
+            path=f"{self._subscription_path(name)}/position",
+            headers=headers,
+            content=_encode({"position": position}),
+            is_repeatable=True,
+            read=_nothing,
+            was_done=was_saved,
+        )
+
+    def delete_checkpoint(self, name: str) -> Steps[bool]:
+        if not self._may_exist(name):
+            return False
+        call: Call[bool] = Call(
+            method="DELETE",
+            path=self._subscription_path(name),
+            is_repeatable=True,
+            read=_yes,
+            otherwise={"unknown_subscription": False},
+        )
+        was_there: bool = yield call
+        return was_there
+
+    def checkpoints(self) -> Steps[dict[str, int]]:
+        found: dict[str, int] = {}
+        after: str | None = ""
+        while after is not None:
+            call: Call[tuple[list[_ListedIn], str | None]] = Call(
+                method="GET",
+                path="/subscriptions",
+                params=[("after", after), ("limit", self.limits.max_read_events)],
+                is_repeatable=True,
+                read=lambda answer: (
+                    _read_subscriptions(answer).subscriptions,
+                    next_in(answer, "after"),
+                ),
+            )
+            listed, after = yield call
+            found |= {one.id: one.position for one in listed}
+        return found
+
+    # Leases
+
+    def lease(
+        self,
+        name: str,
+        *,
+        max_events: int,
+        seconds: float,
+        max_attempts: int,
+        wait_s: float,
+        clock: Callable[[], float],
+    ) -> Steps[Leased | None]:
+        path = f"{self._subscription_path(name)}/lease"
+        consumers.lease(
+            max_events=max_events, seconds=seconds, max_attempts=max_attempts, limits=self.limits
+        )
+        wanted = {"max_events": max_events, "seconds": seconds, "max_attempts": max_attempts}
+        until_s = clock() + wait_s
+
+        def read(answer: Answer) -> Leased | None:
+            if answer.status == 204:
                 return None
-            given = _decode(response, _Lease)
-            return Leased(given.plain(), given.events)
+            it = _read_lease(answer)
+            return Leased(it.as_lease(max_attempts), it.events)
 
-        body = {"max_events": max_events, "seconds": seconds, "max_attempts": max_attempts}
+        left_s = wait_s
+        while True:
+            slice_s = min(max(left_s, 0.0), WAIT_SLICE_S)
+            leased: Leased | None = yield Call(
+                method="POST",
+                path=path,
+                params=[("wait", _seconds(slice_s))] if slice_s else [],
+                headers={"Content-Type": "application/json"},
+                content=_encode(wanted),
+                is_repeatable=False,
+                wait_s=slice_s,
+                read=read,
+            )
+            left_s = until_s - clock()
+            if leased is not None or left_s <= 0:
+                return leased
+
+    def _held(
+        self, name: str, lease_id: str, what: str, wanted: Any, read: Callable[[Answer], T]
+    ) -> Call[T]:
+        path = self._subscription_path(name)
+        if not _LEASE_ID.fullmatch(lease_id):
+            raise LeaseLost("this lease has ended, or was never given")
         return Call(
             method="POST",
-            path=_path(name, "lease"),
-            params=(("wait", f"{round(wait_s * 1_000)}ms"),) if wait_s else (),
-            content=msgspec.json.encode(body),
-            is_repeatable=False,  # what nobody got would be held until its time is over
-            wait_s=wait_s,
+            path=f"{path}/lease/{lease_id}/{what}",
+            headers={"Content-Type": "application/json"},
+            content=_encode(wanted),
+            is_repeatable=True,
             read=read,
         )
 
     def acknowledge(self, name: str, lease_id: str, position: int | None) -> Call[None]:
-        body = msgspec.json.encode({} if position is None else {"position": position})
-        return self._of_lease(name, lease_id, "ack", body, _nothing)
+        return self._held(name, lease_id, "ack", {"position": position}, _nothing)
 
     def extend_lease(self, name: str, lease_id: str, seconds: float) -> Call[Lease]:
-        body = msgspec.json.encode({"seconds": seconds})
-        return self._of_lease(
-            name, lease_id, "extend", body, lambda it: _decode(it, _Lease).plain(), repeats=True
+        consumers.extend(lease_id, seconds)
+        wanted = {"seconds": seconds}
+        return self._held(
+            name, lease_id, "extend", wanted, lambda answer: _read_lease(answer).as_lease()
         )
 
     def release(
@@ -344,222 +570,149 @@ class Calls:
         name: str,
         lease_id: str,
         position: int | None,
+        *,
         failed: bool,
         delay_s: float,
         reason: str,
     ) -> Call[None]:
-        body: dict[str, object] = {"failed": failed, "delay": delay_s, "reason": reason}
-        if position is not None:
-            body["position"] = position
-        return self._of_lease(name, lease_id, "release", msgspec.json.encode(body), _nothing)
-
-    @staticmethod
-    def _of_lease(
-        name: str,
-        lease_id: str,
-        what: str,
-        body: bytes,
-        read: Callable[[httpx.Response], T],
-        *,
-        repeats: bool = False,
-    ) -> Call[T]:
-        return Call(
-            method="POST",
-            path=_path(name, "lease", lease_id, what),
-            content=body,
-            is_repeatable=repeats,
-            read=read,
-        )
+        consumers.release(lease_id, position, failed=failed, delay_s=delay_s, reason=reason)
+        wanted = {"position": position, "failed": failed, "delay": delay_s, "reason": reason}
+        return self._held(name, lease_id, "release", wanted, _nothing)
 
     def redeliver_parked(self, name: str, first_position: int) -> Call[bool]:
-        return Call(
-            method="POST",
-            path=_path(name, "parked", str(first_position), "redeliver"),
-            is_repeatable=False,
-            read=lambda response: response.status_code != 404,
-        )
+        return self._parked("POST", name, first_position, "/redeliver")
 
     def drop_parked(self, name: str, first_position: int) -> Call[bool]:
+        return self._parked("DELETE", name, first_position, "")
+
+    def _parked(self, method: str, name: str, first_position: int, what: str) -> Call[bool]:
         return Call(
-            method="DELETE",
-            path=_path(name, "parked", str(first_position)),
-            is_repeatable=False,
-            read=lambda response: response.status_code != 404,
+            method=method,
+            path=f"{self._subscription_path(name)}/parked/{quote(str(first_position))}{what}",
+            is_repeatable=True,
+            read=_yes,
+            otherwise={"not_parked": False},
         )
 
 
-def filter_params(wanted: Filter | None) -> list[tuple[str, str]]:
-    """A filter as parameters of a query."""
-    if wanted is None:
-        return []
-    params = [("type", one) for one in wanted.types]
-    for name in ("stream", "stream_prefix", "from_version", "to_version", "since", "until"):
-        value = getattr(wanted, name)
-        if value is not None:
-            params.append((name, str(value)))
-    return params
-
-
-def follow_params(
-    start: int, stop: int | None, wanted: Filter | None, *, follow: bool
-) -> httpx.QueryParams:
-    """Those of a stream, with or without an end."""
-    params = [("from", str(start)), *filter_params(wanted)]
-    if stop is not None:
-        params.append(("to", str(stop)))
-    if follow:
-        params.append(("follow", "true"))
-    return httpx.QueryParams(tuple(params))
-
-
-class Lines:
-    """Cuts what comes into events, one a line. White space between them is passed over."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def events(self, piece: bytes) -> list[Event]:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        try:
-            return [decode_event(line) for line in lines if line]
-        except msgspec.MsgspecError:
-            raise ProtocolError("the server sent something other than events") from None
-
-
-def check_status(call: Call[Any], response: httpx.Response) -> None:
-    """Raise what the answer reports, unless it is one that the call reads."""
-    status = response.status_code
-    if status < 300 or (status == 404 and _is_missing(response)):
-        return
-    raise error_of(response)
-
-
-_MISSING = frozenset({"unknown_subscription", "not_parked"})
-
-
-def _is_missing(response: httpx.Response) -> bool:
-    return _problem(response).code in _MISSING
-
-
-def _problem(response: httpx.Response) -> _Problem:
-    try:
-        return msgspec.json.decode(response.content, type=_Problem)
-    except msgspec.MsgspecError:
-        return _Problem()
-
-
-def error_of(response: httpx.Response) -> EbusError:
-    """The error that an answer reports. Its cause is an `Answered`."""
-    problem, status = _problem(response), response.status_code
-    after = response.headers.get("retry-after", "")
-    retry_after_s = float(after) if re.fullmatch(r"[0-9]{1,9}", after) else None
-    error = _error_of(problem, status, retry_after_s)
-    error.__cause__ = Answered(status, problem.code, retry_after_s)
-    return error
-
-
-def _error_of(problem: _Problem, status: int, retry_after_s: float | None) -> EbusError:
-    detail = problem.detail or f"the server answered {status}"
-    if status == 401:
-        return Unauthorized(detail)
-    if status == 403:
-        return Forbidden(detail)
-    if status == 429:
-        return RateLimited(detail, retry_after_s=retry_after_s or 1.0)
-    kind = _BY_CODE.get(problem.code)
-    if kind is None:
-        if not problem.code:
-            return ProtocolError(detail)
-        return InvalidInput(detail) if status < 500 else StoreError(detail)
-    if issubclass(kind, InvalidEvent):
-        said = detail.partition(": ")[2] or detail
-        return kind(said, index=problem.index or 0, field=problem.field)
-    if issubclass(kind, IdConflict):
-        return kind(detail, current=problem.current, index=problem.index or 0)
-    if issubclass(kind, Conflict):
-        return kind(detail, current=problem.current)
-    return kind(detail)
-
-
-_BY_CODE: dict[str, type[EbusError]] = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, EbusError) and kind is not EbusError
-}
-
-
-def _decode(response: httpx.Response, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(response.content, type=kind)
-    except msgspec.MsgspecError:
-        raise ProtocolError("the server's answer cannot be read") from None
-
-
-def _nothing(response: httpx.Response) -> None:
-    return None
-
-
-def _sent(event: NewEvent) -> _Sent:
-    return _Sent(event.type, event.data, event.timestamp, event.id, event.stream, event.metadata)
-
-
-def _expected(expect: Expectation) -> dict[str, object]:
-    body: dict[str, object] = {}
+def _expected(expect: Expectation | None) -> dict[str, Any]:
+    """What is expected as members that stand beside the events."""
+    if expect is None:
+        return {}
+    members: dict[str, Any] = {}
     if expect.position is not None:
-        body["expected_position"] = expect.position
+        members["expected_position"] = expect.position
     if expect.versions:
-        body["expected_versions"] = expect.versions
+        members["expected_versions"] = dict(expect.versions)
     if expect.none_after is not None:
-        match = [
-            {"type": list(one.types), "stream": one.stream, "stream_prefix": one.stream_prefix}
-            for one in expect.none_after.filters
-        ]
-        body["none_after"] = {"position": expect.none_after.position, "match": match}
-    return body
+        members["none_after"] = {
+            "position": expect.none_after.position,
+            "match": [
+                {
+                    "type": list(one.types),
+                    "stream": one.stream,
+                    "stream_prefix": one.stream_prefix,
+                }
+                for one in expect.none_after.filters
+            ],
+        }
+    return members
 
 
-def _read_appended(response: httpx.Response) -> Appended:
-    found = _decode(response, _Appended)
-    placed = (
-        Placed(one.position, one.version, one.timestamp, one.duplicate) for one in found.events
-    )
-    return Appended(found.first_position, found.last_position, tuple(placed))
-
-
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-def _read_page(response: httpx.Response, backwards: bool, max_bytes: int) -> Page:
-    """A page, cut where a store would cut it."""
-    try:
-        raw = _split(response.content)
-    except msgspec.MsgspecError:
-        raise ProtocolError("the server's answer cannot be read") from None
-    events: list[Event] = []
+def _cut(objects: Sequence[msgspec.Raw], max_bytes: int) -> int:
+    """How many objects are of a page that ends with the one with which it passes the bytes."""
     size = 0
-    for one in raw:
-        event = decode_event(bytes(one))
-        if size >= max_bytes:
-            return Page(events, event.position)
+    for count, one in enumerate(objects, 1):
         size += len(one)
-        events.append(event)
-    link = response.headers.get("link", "")
-    moved = "to" if backwards else "from"
-    match = re.search(rf"[?&]{moved}=([0-9]+)[^>]*>; rel=\"next\"", link)
-    return Page(events, int(match[1]) if match else None)
+        if size > max_bytes:
+            return count
+    return len(objects)
 
 
-def _listing(prefix: str, after: str, limit: int) -> tuple[tuple[str, str], ...]:
-    return (("prefix", prefix), ("after", after), ("limit", str(limit)))
+def _check_listed(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("a name holds no lone surrogates") from None
 
 
-_NAME = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]{1,255}")
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}s"
 
 
-def _path(name: str, *more: str) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in {".", ".."}:
-        raise InvalidCheckpoint(
-            "over HTTP a checkpoint's name is made of A-Z a-z 0-9 and - . _ ~ ! $ & ' ( ) * + , ; "
-            "= : @"
+class Splitter:
+    """Gathers events into appends of as many as one request may hold."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._limits = calls.limits
+        self._encoded: list[bytes] = []
+        self._bytes = 2
+        self._all_have_ids = True
+        self.taken = 0
+
+    def add(self, event: NewEvent) -> Call[Appended] | None:
+        """Take one more event; gives the append of those before it, once it has no room there.
+
+        Raises `InvalidEvent` with the event's place among all of them.
+        """
+        [event] = self._calls.identified([event])
+        encoded = _encode(event)
+        call = None
+        if (
+            len(self._encoded) == self._limits.max_batch_events
+            or self._bytes + len(encoded) + 1 > self._limits.max_body_bytes
+        ):
+            call = self.rest()
+        self._encoded.append(encoded)
+        self._bytes += len(encoded) + 1
+        self._all_have_ids = self._all_have_ids and event.id is not None
+        self.taken += 1
+        return call
+
+    def rest(self) -> Call[Appended] | None:
+        """The append of the events that were not given yet; None without any."""
+        if not self._encoded:
+            return None
+        encoded, self._encoded, self._bytes = self._encoded, [], 2
+        is_repeatable, self._all_have_ids = self._all_have_ids, True
+        return self._calls.append_encoded(encoded, None, is_repeatable=is_repeatable)
+
+
+@contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """The index of an event that is refused counts from the first event of all."""
+    try:
+        yield
+    except InvalidEvent as error:
+        place = first + error.index
+        raise type(error)(error.problem, index=place, field=error.field) from None
+
+
+class AppendedMany(msgspec.Struct, frozen=True):
+    """What became of many events: others' may lie between them."""
+
+    events: int
+    """How many there were."""
+
+    duplicates: int
+    """How many of them were stored before."""
+
+    first_position: int
+    """The lowest position of all, 0 without events."""
+
+    last_position: int
+    """The highest position of all."""
+
+    def and_then(self, appended: Appended, events: int) -> AppendedMany:
+        """With one more append, of so many events."""
+        first = appended.first_position
+        return AppendedMany(
+            self.events + events,
+            self.duplicates + appended.duplicates,
+            min(self.first_position, first) if self.events else first,
+            max(self.last_position, appended.last_position),
         )
-    return "/".join(["/subscriptions", quote(name, safe="!$&'()*+,;=:@~"), *more])
+
+
+NOTHING_APPENDED = AppendedMany(0, 0, 0, 0)

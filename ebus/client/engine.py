@@ -1,22 +1,23 @@
-"""A server as an engine: `open_engine("http://KEY@host:8080")`."""
+"""A server as an engine of one tenant: `open_engine("http://KEY@host:8080")`."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from ebus.client.tenant import Client
+from ebus.client.sync import Client
 from ebus.core.engine import Durability, Engine
-from ebus.core.errors import EngineError, InvalidInput, StoreClosed, StoreForeign
+from ebus.core.errors import EngineError, InvalidInput, StoreClosed
 from ebus.core.limits import Limits
+from ebus.core.store import TenantStore
 from ebus.core.tenant import TenantName
 
 
 class HttpEngine(Engine):
-    """The one tenant of a server that a key opens.
+    """The tenant that one key opens. Events are stored as they are given: without ids of ours.
 
-    Events are stored as they are given, without ids of the client's: an append of events that have
-    none is not repeated when its answer is lost. `durability` is the server's to choose.
+    How durable they are is the server's to say. `limits` are to be those of the server.
     """
 
     def __init__(self, url: str, key: str, *, limits: Limits | None = None) -> None:
@@ -24,56 +25,94 @@ class HttpEngine(Engine):
         self._key = key
         self._limits = limits or Limits()
         self._lock = threading.Lock()
-        self._client: Client | None = None
-        self._closed = False
+        self._stores: dict[TenantName, _Store] = {}
+        self._names: set[TenantName] = set()
+        self._is_closed = False
+        self._asking = self._client()
 
-    def open(self, name: str, *, durability: Durability | None = None) -> Client:
-        """The tenant's store. Raises `StoreForeign` when the key opens another tenant."""
-        tenant = TenantName(name, max_chars=self._limits.max_tenant_name_chars)
-        client = self._open_client()
-        theirs = client.tenant_name()
-        if theirs is not None and theirs != tenant:
-            raise StoreForeign(f"the key does not open the tenant {tenant}")
-        return client
+    def __repr__(self) -> str:
+        return f"<HttpEngine {self._url}>"
 
-    def tenants(self) -> list[TenantName]:
-        """The tenant of the key; empty where the server has only one, which has no name."""
-        name = self._open_client().tenant_name()
-        return [] if name is None else [TenantName(name)]
+    def _client(self) -> _Store:
+        return _Store(self._url, self._key, assign_ids=False, limits=self._limits)
+
+    def open(self, name: str, *, durability: Durability | None = None) -> TenantStore:
+        """The store of the key's tenant. Raises `EngineError` for the name of any other.
+
+        A server of a single tenant does not name it: there, any name will do. The tenant is the
+        operator's to make: nothing is made here.
+        """
+        name = TenantName(name, max_chars=self._limits.max_tenant_name_chars)
+        with self._lock:
+            self._check_open()
+            if name not in self._names:
+                tenant = self._asking.metrics().tenant
+                if tenant not in (None, name):
+                    raise EngineError(f"the key opens the tenant {tenant!r}, not {name!r}")
+                self._names.add(name)
+            store = self._stores.get(name)
+            if store is None or store.is_closed:
+                store = self._stores[name] = self._client()
+            return store
+
+    def tenants(self) -> Sequence[TenantName]:
+        """The key's own; where the server does not name it, what it was opened as."""
+        with self._lock:
+            self._check_open()
+            tenant = self._asking.metrics().tenant
+            return sorted(self._names) if tenant is None else [TenantName(tenant)]
 
     def drop(self, name: str) -> None:
-        """Raises `EngineError`: a key cannot delete its tenant."""
+        """Raises `EngineError`: nobody drops a tenant over HTTP."""
         TenantName(name, max_chars=self._limits.max_tenant_name_chars)
-        raise EngineError("a tenant cannot be deleted with its own key")
+        raise EngineError("a tenant cannot be dropped over HTTP: its operator can")
+
+    def check_health(self) -> None:
+        """Return when the server is well; raise `StoreUnavailable` or `ServerUnreachable`."""
+        self._asking.check_health()
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            if self._client is not None:
-                self._client.close()
+            self._is_closed = True
+            stores = list(self._stores.values())
+        for store in (*stores, self._asking):
+            store.close()
 
-    def _open_client(self) -> Client:
-        with self._lock:
-            if self._closed:
-                raise StoreClosed("the engine is closed")
-            if self._client is None or self._client.closed:
-                self._client = Client(self._url, self._key, assign_ids=False, limits=self._limits)
-            return self._client
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosed("the engine is closed")
+
+
+class _Store(Client):
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
 
 
 def open_http(location: str, *, durability: Durability, limits: Limits) -> HttpEngine:
-    """The `EngineFactory` of `http://KEY@host:port`."""
+    """The engine at `//KEY@host:8080`; what a key has that a URL has not is percent-encoded.
+
+    Nothing is sent before a tenant is opened. The durability is the server's.
+    """
     return _open("http", location, limits)
 
 
 def open_https(location: str, *, durability: Durability, limits: Limits) -> HttpEngine:
-    """The `EngineFactory` of `https://KEY@host:port`."""
+    """Like `open_http`, over TLS."""
     return _open("https", location, limits)
 
 
 def _open(scheme: str, location: str, limits: Limits) -> HttpEngine:
-    parts = urlsplit(f"{scheme}:{location}")
-    if not parts.hostname or parts.username is None or parts.password is not None:
-        raise InvalidInput(f"write the address of a server as {scheme}://KEY@host:8080")
-    host = parts.netloc.rpartition("@")[2]
-    return HttpEngine(f"{scheme}://{host}{parts.path}", unquote(parts.username), limits=limits)
+    # Whatever is wrong with it, it is not repeated: the key is in there.
+    try:
+        parts = urlsplit(f"{scheme}:{location}")
+    except ValueError:
+        raise _no_address(scheme) from None
+    key, _, place = parts.netloc.rpartition("@")
+    if not location.startswith("//") or not key or not place:
+        raise _no_address(scheme)
+    return HttpEngine(f"{scheme}://{place}{parts.path}", unquote(key), limits=limits)
+
+
+def _no_address(scheme: str) -> InvalidInput:
+    return InvalidInput(f"the address of a server with its key is like {scheme}://KEY@host:8080")

@@ -1,15 +1,4 @@
-"""What goes wrong between a client and its server. What the server refuses is an error of core.
-
-    EbusError
-    └── ClientError
-        ├── ServerUnreachable     no answer came; what was sent may have been done
-        ├── Unauthorized          the key is none, or has expired
-        ├── Forbidden             the key is not for this
-        ├── RateLimited           too much was asked for; knows for how long to wait
-        └── ProtocolError         the answer is none that an ebus server gives
-
-An error that the server answered has an `Answered` as its cause.
-"""
+"""What can go wrong between a client and its server, beside the errors of `ebus.core.errors`."""
 
 from __future__ import annotations
 
@@ -17,40 +6,55 @@ from ebus.core.errors import EbusError
 
 
 class ClientError(EbusError):
+    """The root of what only a client meets. No message holds the key."""
+
     code = "client_error"
 
 
 class ServerUnreachable(ClientError):
+    """There was no whole answer: no connection, a connection that broke, or no time left.
+
+    `was_sent` says whether the server may have received the request, and done it.
+    """
+
     code = "server_unreachable"
+
+    def __init__(self, problem: str, *, was_sent: bool) -> None:
+        self.was_sent = was_sent
+        super().__init__(problem)
 
 
 class Unauthorized(ClientError):
+    """The key opens nothing, or has expired."""
+
     code = "unauthorized"
 
 
 class Forbidden(ClientError):
+    """The key is only for reading, or only for writing."""
+
     code = "forbidden"
 
 
 class RateLimited(ClientError):
-    """`retry_after_s` is how long to wait, in seconds."""
+    """Over the tenant's rate. Nothing was done; after `retry_after_s` seconds there is room."""
 
     code = "rate_limited"
 
-    def __init__(self, problem: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, problem: str, *, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(problem)
 
 
 class ProtocolError(ClientError):
+    """The answer is none of ebus, or the server takes a request of this client for malformed.
+
+    `status` is that of HTTP, `problem` the server's own code, "" where it names none.
+    """
+
     code = "protocol_error"
 
-
-class Answered(Exception):
-    """How the server refused: its status, its own word for it, and when to come again."""
-
-    def __init__(self, status: int, code: str, retry_after_s: float | None) -> None:
+    def __init__(self, detail: str, *, status: int, problem: str = "") -> None:
         self.status = status
-        self.code = code
-        self.retry_after_s = retry_after_s
-        super().__init__(f"the server answered {status} {code}".rstrip())
+        self.problem = problem
+        super().__init__(detail)

@@ -29,6 +29,7 @@ from ebus.core.errors import (
     EventTooLarge,
     IdConflict,
     InvalidBatch,
+    InvalidCheckpoint,
     InvalidEvent,
     InvalidInput,
     InvalidRange,
@@ -314,12 +315,18 @@ class TenantsMachine(RuleBasedStateMachine):
     )
     def save_checkpoint(self, name: str, engine: int, checkpoint: str, position: int) -> None:
         store, tenant = self.open(name, engine)
+        if not (self.suite.any_name or checkpoint.isascii()):
+            with pytest.raises(InvalidCheckpoint):
+                store.save_checkpoint(checkpoint, position)
+            return
         store.save_checkpoint(checkpoint, position)
         tenant.checkpoints[checkpoint] = position
 
     @rule(name=tenants, engine=engines, checkpoint=checkpoint_names)
     def delete_checkpoint(self, name: str, engine: int, checkpoint: str) -> None:
         store, tenant = self.open(name, engine)
+        if not (self.suite.any_name or checkpoint.isascii()):
+            return
         known = tenant.checkpoints.pop(checkpoint, None)
         assert store.checkpoint(checkpoint) == known
         assert store.delete_checkpoint(checkpoint) is (known is not None)

@@ -32,6 +32,10 @@ class Suite(ABC):
     shared: ClassVar[bool] = True
     """Whether several engines may be open on one place; if not, the second gets `StoreBusy`."""
 
+    any_name: ClassVar[bool] = True
+    """Whether a checkpoint may have any name; if not, one that a URL's path cannot hold unescaped
+    gets `InvalidCheckpoint`."""
+
     @abstractmethod
     def new_place(self, directory: Path) -> Place:
         """A new, empty place. The directory is new and empty too, and need not be used."""
