@@ -223,10 +223,6 @@ class AsyncClient:
         return await self._drive(self._calls.checkpoints())
 
     async def subscription(self, name: str) -> Subscription | None:
-        """As the protocol says, but without the `frontier` and leases' `max_attempts`, which are 0.
-
-        They do not go over the wire.
-        """
         return await self._drive(self._calls.subscription(name))
 
     # Leases

@@ -238,10 +238,6 @@ class Client(TenantStore):
         return self._drive(self._calls.checkpoints())
 
     def subscription(self, name: str) -> Subscription | None:
-        """As the protocol says, but without the `frontier` and leases' `max_attempts`, which are 0.
-
-        They do not go over the wire.
-        """
         return self._drive(self._calls.subscription(name))
 
     # Leases

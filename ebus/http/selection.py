@@ -95,10 +95,14 @@ class Waiter:
     def __init__(self, store: AsyncTenantStore) -> None:
         self._store = store
         self._woken: asyncio.Future[None] | None = None
-        self.ended = False
+        self._ended = False
+
+    def has_ended(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._ended
 
     def end(self) -> None:
-        self.ended = True
+        self._ended = True
         self._wake()
 
     def _wake(self) -> None:
@@ -112,7 +116,7 @@ class Waiter:
         end_watch = self._store.watch(self._wake)
         timer = loop.call_at(until_s, self._wake)
         try:
-            while not self.ended and loop.time() < until_s:
+            while not self._ended and loop.time() < until_s:
                 self._woken = loop.create_future()
                 if await self._store.head() >= position:
                     return

@@ -254,7 +254,7 @@ def _too_large(max_body_bytes: int) -> Problem:
     return Problem(413, "body_too_large", f"The body may have at most {max_body_bytes} bytes")
 
 
-MAX_PARAMETERS = 100
+MAX_PARAMETERS = 200
 
 
 class Query:
@@ -270,7 +270,8 @@ class Query:
         for pair in pairs:
             name, _, value = pair.partition("=")
             if not is_plain:
-                name, value = unquote_plus(name), unquote_plus(value)
+                name = unquote_plus(name)
+                value = unquote_plus(value, errors="surrogateescape")
             self._pairs.append((name, value))
             # Two values are as bad as one that is no number.
             self._values[name] = "" if name in self._values else value
@@ -353,8 +354,10 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
 def _text(name: str, value: str) -> str:
     """A value of the query as text: its bytes are UTF-8."""
-    if "\ufffd" in value:
-        raise Problem(400, "invalid_parameter", f"Invalid '{name}' parameter: send UTF-8")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Problem(400, "invalid_parameter", f"Invalid '{name}' parameter: send UTF-8") from None
     return value
 
 

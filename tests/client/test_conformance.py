@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from msgspec.structs import replace
 
 from ebus.core import consumers
 from ebus.core.engine import Durability, Engine, open_engine
@@ -142,20 +140,6 @@ class TestClientConformance(EngineConformance):
         assert spans(other) == [(1, 1)]
         store.acknowledge("mailer", given.id)
         assert store.checkpoints() == {"Mailer": 0, "mailer": 3, "mailer.": 0}
-
-    def test_a_lease_says_how_long_it_lasts_and_which_attempt_it_is(
-        self, store: TenantStore
-    ) -> None:
-        """The wire says of a lease that is looked up all but how many attempts it may have."""
-        store.append(numbered(1))
-        before_ms = time.time_ns() // 1_000_000
-        given = lease(store, seconds=30, max_attempts=3)
-        after_ms = time.time_ns() // 1_000_000
-        assert before_ms + 30_000 <= given.expires_at_ms <= after_ms + 30_000
-        assert (given.attempt, given.max_attempts) == (1, 3)
-        known = store.subscription("mailer")
-        assert known is not None
-        assert known.leases == (replace(given, max_attempts=0),)
 
     def test_leases_and_appends_of_one_commit_see_each_other(self, store: TenantStore) -> None:
         """A change is a function: it stays on this side."""

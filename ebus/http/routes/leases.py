@@ -177,12 +177,12 @@ async def _lease(
     waiter = Waiter(store)
     leaving.when_left(waiter.end)
     with live.waiting(tenant, waiter.end):
-        while (left_s := until_s - loop.time()) > 0 and not waiter.ended:
+        while (left_s := until_s - loop.time()) > 0 and not waiter.has_ended():
             found = await store.subscription(name) or Subscription()
             due_ms = consumers.next_due_ms(found)
             due_s = left_s if due_ms is None else consumers.seconds_until(due_ms)
             await waiter.wait(max(found.position, found.frontier) + 1, min(left_s, due_s))
-            if waiter.ended:  # nobody would get it
+            if waiter.has_ended():  # nobody would get it
                 return None
             given = await ask()
             if given is not None:

@@ -165,7 +165,7 @@ async def _wait_for(
             head = await store.head()
             page = await store.read_wire(start, stop, limit=limit, filter=wanted)
             left_s = until_s - loop.time()
-            if page.count or left_s <= 0 or waiter.ended or live.is_closing:
+            if page.count or left_s <= 0 or waiter.has_ended() or live.is_closing:
                 return page
             start = max(start, head + 1) if page.next is None else page.next
             if stop is not None and start > stop:
