@@ -199,6 +199,13 @@ class _Sink:
     def write(self, frame: Frame) -> None:
         self._transport.write(frame.chunk)
 
+    def write_if_room(self, frame: Frame) -> bool:
+        transport = self._transport
+        if self._flow.write_paused or self._exchange.disconnected or transport.is_closing():
+            return False
+        transport.write(frame.chunk)
+        return True
+
     async def drain(self) -> None:
         if self._flow.write_paused:
             await self._flow.drain()

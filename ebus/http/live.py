@@ -151,6 +151,10 @@ class Sink(Protocol):
 
     def write(self, frame: Frame) -> None: ...
 
+    def write_if_room(self, frame: Frame) -> bool:
+        """Write unless it is full or gone; says whether it did."""
+        ...
+
     async def drain(self) -> None:
         """Return when it is not full, or gone."""
         ...
@@ -244,55 +248,58 @@ class Hub:
         self.store = store
         self.position = 0
         """The last position that was written to the tails; of no meaning without any."""
-        self._tails: dict[Tail, None] = {}
+        self.tails: dict[Tail, None] = {}
+        self.now_s = 0.0
+        """When the page that is being written was read, by the loop's clock."""
+
         self._news = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._next_beat: asyncio.TimerHandle | None = None
 
     @property
     def is_active(self) -> bool:
-        return bool(self._tails)
+        return bool(self.tails)
 
     def join(self, tail: Tail, head: int) -> bool:
         """Take a tail that has everything up to the hub's position; False for another one.
 
         A hub without tails stands at `head`, where the tail has found the end of the log.
         """
-        if not self._tails:
+        if not self.tails:
             self.position = head
         if tail.next <= self.position:
             return False
-        self._tails[tail] = None
+        self.tails[tail] = None
         self._news.set()  # something may have come since the tail has looked
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run())
         return True
 
     def leave(self, tail: Tail) -> None:
-        self._tails.pop(tail, None)
-        if not self._tails:
+        self.tails.pop(tail, None)
+        if not self.tails:
             self._news.set()  # so that the work ends
 
     async def _run(self) -> None:
         end_watch = self.store.watch(self._news.set)
         self._beat()
         try:
-            while self._tails:
+            while self.tails:
                 await self._news.wait()
                 self._news.clear()
-                while self._tails and await self._write_next():
+                while self.tails and await self._write_next():
                     pass
         except EbusError as error:
-            for tail in list(self._tails):
+            for tail in list(self.tails):
                 tail.fail(error)
-            self._tails.clear()
+            self.tails.clear()
         finally:
             end_watch()
             if self._next_beat is not None:
                 self._next_beat.cancel()
 
     def _beat(self) -> None:
-        for tail in list(self._tails):
+        for tail in list(self.tails):
             tail.beat()
         self._next_beat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 
@@ -306,9 +313,10 @@ class Hub:
             return False
         events = events_of(page)
         through = self.position = events[-1].position
-        frames: dict[tuple[str, Filter | None], Frame | None] = {}
-        for at, tail in enumerate(list(self._tails)):
-            kind = (tail.framing.media_type, tail.filter)
+        self.now_s = asyncio.get_running_loop().time()
+        frames: dict[tuple[int, Filter | None], Frame | None] = {}
+        for at, tail in enumerate(list(self.tails)):
+            kind = (id(tail.framing), tail.filter)
             if kind not in frames:
                 wanted = events if tail.filter is None else _matching(events, tail.filter)
                 frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
@@ -437,20 +445,28 @@ class Tail:
 
         Or leave the hub, to read it by itself: when the sink is full, or it begins half way.
         """
-        sink = self._sink
-        if self._hub is None or self not in self._hub._tails or sink is None:
+        sink, hub = self._sink, self._hub
+        if hub is None or self not in hub.tails or sink is None:
             return
         if self.next > through:  # it begins later, or had left and read this by itself
             return
-        is_last = self._stop is not None and through >= self._stop
-        by_itself = is_last or self._knows_when or self.next > first
-        if by_itself or sink.is_full or sink.is_gone:
-            self._hub.leave(self)
-            self._wake()
-            return
-        self.next = through + 1
-        if frame is not None:
-            self._write_events(frame)
+        if self.next == first and not self._reads_by_itself(through):
+            if frame is None:
+                self.next = through + 1
+                return
+            if self._is_first and self.framing.separates:
+                frame = Frame(frame.body[1:])
+            if sink.write_if_room(frame):
+                self.next = through + 1
+                self._is_first = False
+                self._written_s = hub.now_s
+                return
+        hub.leave(self)
+        self._wake()
+
+    def _reads_by_itself(self, through: int) -> bool:
+        """Whether what the hub has read is not simply to be written."""
+        return self._knows_when or (self._stop is not None and through >= self._stop)
 
     def beat(self) -> None:
         """Say that the answer goes on, unless it has said something lately."""
@@ -533,6 +549,12 @@ class _AsgiSink:
         self._frames.append(frame.body)
         self._bytes += len(frame.body)
         self._changed.set()
+
+    def write_if_room(self, frame: Frame) -> bool:
+        if self.is_full or self.is_gone:
+            return False
+        self.write(frame)
+        return True
 
     async def drain(self) -> None:
         while self.is_full and not self.is_gone:
