@@ -111,12 +111,18 @@ class Waiter:
 
     async def wait(self, position: int, seconds: float) -> None:
         """Return when the head is at the position, the time over, or the waiting ended."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + seconds
+        is_over = False
+
+        def be_over() -> None:
+            nonlocal is_over
+            is_over = True
+            self._wake()
+
         end_watch = self._store.watch(self._wake)
-        timer = loop.call_at(until_s, self._wake)
+        # Not by the clock: a timer may be early by what it rounds, and there is only one.
+        timer = asyncio.get_running_loop().call_later(seconds, be_over)
         try:
-            while not self._ended and loop.time() < until_s:
+            while not (self._ended or is_over):
                 self._woken = loop.create_future()
                 if await self._store.head() >= position:
                     return
@@ -135,7 +141,8 @@ def selected_link(
     moved = {"to" if backwards else "from": str(next_position)}
     if left is not None:
         moved["last"] = str(left)
-    kept = [(name, value) for name, value in query.pairs if name not in {*moved, "wait"}]
+    known = (SELECTING | {"from", "to"}) - {*moved, "wait"}
+    kept = [(name, value) for name, value in query.pairs if name in known]
     return {"Link": f'</events?{urlencode([*kept, *moved.items()])}>; rel="next"'}
 
 

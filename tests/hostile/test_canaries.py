@@ -206,7 +206,7 @@ def turns(tenant: Resident) -> list[tuple[bytes, int, bytes]]:
         (request(tenant, b"GET /metrics"), 200, name),
         (request(tenant, b"GET /streams"), 200, tenant.stream.encode()),
         (request(tenant, b"GET /events?stream_prefix=&last=1"), 200, tenant.id.encode()),
-        (request(tenant, b"GET /events?last=99", *LONG_WAY), 200, data),
+        (request(tenant, b"GET /events?from=1&limit=9", *LONG_WAY), 200, data),
         (request(tenant, b"GET /subscriptions"), 200, subscription),
         (request(tenant, b"GET /subscriptions/%b" % subscription), 200, subscription),
         (request(tenant, b"GET /tenants"), 200, name),

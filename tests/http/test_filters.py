@@ -151,7 +151,7 @@ def test_a_stream_of_events_is_filtered_in_every_form(
     lines = client.get(
         f"/events/stream?{urlencode(query, doseq=True)}", headers={"Accept": "application/x-ndjson"}
     )
-    assert [json.loads(line) for line in lines.text.splitlines()] == expected
+    assert [json.loads(line) for line in lines.content.splitlines()] == expected
 
 
 @settings(max_examples=40, deadline=None)

@@ -160,7 +160,6 @@ def test_accept_says_in_which_form_a_stream_comes(
 def test_who_accepts_none_of_the_forms_gets_an_array(client: TenantClient, accept: str) -> None:
     answer = client.get("/events/stream?from=1", headers={"Accept": accept})
     assert (answer.status_code, answer.json()) == (200, [])
-    assert SSE in answer.json()["detail"]
 
 
 # Where it begins, and what it holds
