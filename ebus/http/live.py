@@ -392,6 +392,7 @@ class Tail:
     async def run(self, sink: Sink) -> None:
         """Write the whole answer. Raises what reading raises."""
         self._sink = sink
+        self._written_s = self._now_s()
         sink.when_left(self._end)
         if self.framing.begin:
             self._write(Frame(self.framing.begin))

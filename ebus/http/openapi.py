@@ -161,7 +161,7 @@ def _event_paths(config: Config) -> Json:
                     header(
                         "Last-Event-ID",
                         "Go on behind this position; counts more than from and last",
-                        pattern="^[0-9]{1,18}$",
+                        pattern="^[0-9]{0,18}$",
                     ),
                 ],
                 errors=READING,

@@ -123,7 +123,7 @@ class Waiter:
         timer = asyncio.get_running_loop().call_later(seconds, be_over)
         try:
             while not (self._ended or is_over):
-                self._woken = loop.create_future()
+                self._woken = asyncio.get_running_loop().create_future()
                 if await self._store.head() >= position:
                     return
                 await self._woken

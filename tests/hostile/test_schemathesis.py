@@ -108,10 +108,10 @@ def can_stand_together(case: Case[Any]) -> bool:
     if operation_id == "readEvents":
         selects = query.keys() & {"type", "stream", "stream_prefix", "since", "until", "last"}
         backward = query.get("direction") == "backward"
-        if "from" not in query and not (selects - ({"type"} if not query.get("type") else set())):
-            return backward  # or else it would be asked for everything
         if "wait" in query and ("until" in query or "last" in query or backward):
             return False  # what comes is neither in the past nor the last there is
+        if "from" not in query and not (selects - ({"type"} if not query.get("type") else set())):
+            return backward  # or else it would be asked for everything
     if operation_id == "streamEvents":
         if not (query.keys() & {"from", "last", "stream", "stream_prefix", "since", "until"}):
             return False  # or else it would be asked for everything
