@@ -101,7 +101,10 @@ _batch = msgspec.json.Decoder(_Batch)
 
 def _may_expect(body: bytes) -> bool:
     """Whether a member that says what is expected may be in there: most bodies have none."""
-    return b'"expected_' in body or b'"none_after"' in body or b"\\u" in body
+    # One character is looked for a hundred times as quickly as a word.
+    return (b"_" in body and (b'"expected_' in body or b'"none_after"' in body)) or (
+        b"\\" in body and b"\\u" in body
+    )
 
 
 def decode_event(body: bytes, query: bytes = b"") -> tuple[NewEvent, Expectation | None]:
