@@ -191,34 +191,6 @@ class AsyncTenantStore:
             self.on_written()
         self.tell()
 
-    async def wait(self, position: int, timeout_s: float) -> int:
-        """Like `TenantStore.wait`, without looking again and again."""
-        loop = asyncio.get_running_loop()
-        news: asyncio.Future[None] | None = None
-        is_over = timeout_s <= 0
-
-        def wake() -> None:
-            if news is not None and not news.done():
-                news.set_result(None)
-
-        def be_over() -> None:
-            nonlocal is_over
-            is_over = True
-            wake()
-
-        end_watch = self.watch(wake)
-        timer = loop.call_later(timeout_s, be_over)
-        try:
-            while True:
-                news = loop.create_future()
-                head = await self.head()
-                if head >= position or is_over:
-                    return head
-                await news
-        finally:
-            timer.cancel()
-            end_watch()
-
     async def read_wire(
         self,
         start: int,

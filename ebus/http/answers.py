@@ -9,6 +9,7 @@ from contextlib import aclosing
 from litestar.types import Receive, Scope, Send
 
 from ebus.core.store import WirePage
+from ebus.http.leaving import disconnect
 
 JSON = "application/json"
 
@@ -81,7 +82,7 @@ class EventArray:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
-        client_left = asyncio.ensure_future(_disconnect(receive))
+        client_left = asyncio.ensure_future(disconnect(receive))
         try:
             async with aclosing(self.parts()) as parts:
                 async for part in parts:
@@ -91,12 +92,6 @@ class EventArray:
         finally:
             client_left.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _fields(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

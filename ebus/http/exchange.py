@@ -19,7 +19,8 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import FREE_BODY_BYTES, Body
 from ebus.http.credentials import Peer
 from ebus.http.endpoint import Call, Route
-from ebus.http.live import Frame, Tail
+from ebus.http.framing import Frame
+from ebus.http.live import Tail
 from ebus.http.problems import problem_of
 from ebus.http.tenancy import Tenancy, log_broken_answer
 

@@ -8,6 +8,12 @@ from collections.abc import Callable
 from litestar.types import Receive
 
 
+async def disconnect(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class Leaving:
     """Notices the client's leaving once somebody asks for it. The body must have been read."""
 
@@ -20,8 +26,7 @@ class Leaving:
         self._watch = asyncio.ensure_future(self._wait(left))
 
     async def _wait(self, left: Callable[[], None]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await disconnect(self._receive)
         left()
 
     def end(self) -> None:

@@ -8,10 +8,8 @@ reads the history from where it stands, so that nothing waits for it in memory.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -20,12 +18,11 @@ from litestar.types import Receive, Scope, Send
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.errors import EbusError
 from ebus.core.filter import Filter
-from ebus.core.store import WirePage
+from ebus.http.framing import Frame, Framing, WireEvent, events_of
+from ebus.http.leaving import Leaving
 from ebus.http.news import LOOK_AGAIN_S, WorkerCommits
 from ebus.http.problems import Problem
 from ebus.http.tenant import Tenant
-
-logger = logging.getLogger("ebus.http")
 
 HEARTBEAT_S = 15.0
 """After so much silence a tail says that it is there: proxies close what is silent for longer."""
@@ -37,13 +34,6 @@ PAGE_BYTES = 64 * 1024
 TAILS_AT_A_TIME = 64
 """After so many the hub lets others have the loop."""
 
-SSE = "text/event-stream"
-NDJSON = "application/x-ndjson"
-JSON = "application/json"
-
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
-
 
 class _Head(msgspec.Struct):
     type: str
@@ -52,90 +42,6 @@ class _Head(msgspec.Struct):
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
-
-
-class WireEvent(msgspec.Struct, frozen=True):
-    """An event of a page, as bytes."""
-
-    position: int
-    json: bytes
-
-
-def events_of(page: WirePage) -> list[WireEvent]:
-    """The events of a page, each by itself."""
-    if not page.count:
-        return []
-    events = map(bytes, _split(b"[%b]" % b",".join(page.chunks)))
-    return [WireEvent(int(json[len(b'{"position":') : json.index(b",")]), json) for json in events]
-
-
-class Frame:
-    """Bytes of an answer, which many answers may share."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    @cached_property
-    def chunk(self) -> bytes:
-        """As a chunk of a body (RFC 9112, 7.1)."""
-        return b"%x\r\n%b\r\n" % (len(self.body), self.body)
-
-
-class Framing(Protocol):
-    """How events are written one after the other."""
-
-    media_type: str
-    begin: bytes
-    end: bytes
-    heartbeat: bytes
-
-    separates: bool
-    """Whether the first byte of what follows is only to stand between events."""
-
-    def frame(self, events: list[WireEvent]) -> bytes: ...
-
-
-class _Array:
-    media_type = JSON
-    begin = b"["
-    end = b"]"
-    heartbeat = b" "
-    separates = True
-
-    def frame(self, events: list[WireEvent]) -> bytes:
-        return b"".join([b"," + event.json for event in events])
-
-
-class _Lines:
-    media_type = NDJSON
-    begin = b""
-    end = b""
-    heartbeat = b"\n"
-    separates = False
-
-    def frame(self, events: list[WireEvent]) -> bytes:
-        return b"".join([_on_one_line(event.json) + b"\n" for event in events])
-
-
-class _ServerSentEvents:
-    media_type = SSE
-    begin = b"retry: 1000\n\n"
-    end = b""
-    heartbeat = b": still here\n\n"
-    separates = False
-
-    def frame(self, events: list[WireEvent]) -> bytes:
-        return b"".join(
-            [b"id: %d\ndata: %b\n\n" % (one.position, _on_one_line(one.json)) for one in events]
-        )
-
-
-def _on_one_line(json: bytes) -> bytes:
-    """Line breaks in JSON are white space."""
-    return json.translate(_LINE_BREAKS) if b"\n" in json or b"\r" in json else json
-
-
-FRAMINGS: dict[str, Framing] = {JSON: _Array(), NDJSON: _Lines(), SSE: _ServerSentEvents()}
 
 
 class Sink(Protocol):
@@ -433,7 +339,8 @@ class Tail:
             self.next, stop, limit=self._batch_events, filter=self.filter
         )
         if page.count:
-            self._write_events(Frame(self.framing.frame(events_of(page))))
+            self._write(self._joined(Frame(self.framing.frame(events_of(page)))))
+            self._is_first = False
             await sink.drain()
         elif self._now_s() - self._written_s > HEARTBEAT_S:
             self._write(Frame(self.framing.heartbeat))
@@ -455,9 +362,7 @@ class Tail:
             if frame is None:
                 self.next = through + 1
                 return
-            if self._is_first and self.framing.separates:
-                frame = Frame(frame.body[1:])
-            if sink.write_if_room(frame):
+            if sink.write_if_room(self._joined(frame)):
                 self.next = through + 1
                 self._is_first = False
                 self._written_s = hub.now_s
@@ -495,12 +400,9 @@ class Tail:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def _write_events(self, frame: Frame) -> None:
-        if self._is_first:
-            self._is_first = False
-            if self.framing.separates:
-                frame = Frame(frame.body[1:])
-        self._write(frame)
+    def _joined(self, frame: Frame) -> Frame:
+        """Events as they stand in this answer: nothing separates the first from what is before."""
+        return Frame(frame.body[1:]) if self._is_first and self.framing.separates else frame
 
     def _write(self, frame: Frame) -> None:
         if self._sink is not None and not self._sink.is_gone:
@@ -540,7 +442,8 @@ class _AsgiSink:
         self._drained = asyncio.Event()
         self._closed = False
         self.is_gone = False
-        self._client = asyncio.ensure_future(self._await_disconnect(receive))
+        self._leaving = Leaving(receive)
+        self._leaving.when_left(self._go)
 
     @property
     def is_full(self) -> bool:
@@ -564,11 +467,6 @@ class _AsgiSink:
 
     def when_left(self, left: Callable[[], None]) -> None:
         self._left = left
-
-    async def _await_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._go()
 
     def _go(self) -> None:
         self.is_gone = True
@@ -602,4 +500,4 @@ class _AsgiSink:
     def close(self) -> None:
         self._closed = True
         self._changed.set()
-        self._client.cancel()
+        self._leaving.end()

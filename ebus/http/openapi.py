@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 import ebus
 from ebus.config import Config
 from ebus.http.answers import JSON, Answer
-from ebus.http.live import NDJSON, SSE
+from ebus.http.framing import NDJSON, SSE
 from ebus.http.openapi_shapes import (
     ERRORS,
     READING,

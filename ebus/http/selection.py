@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.filter import Filter, check_filter
 from ebus.core.limits import MAX_POSITION, Limits
-from ebus.http.live import FRAMINGS, JSON, NDJSON, SSE, Framing
+from ebus.http.answers import JSON
+from ebus.http.framing import FRAMINGS, NDJSON, SSE, Framing
 from ebus.http.problems import Problem
 from ebus.http.wire import Query
 

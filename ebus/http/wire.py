@@ -61,7 +61,7 @@ class _Expected(msgspec.Struct, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
-        return self == _NOTHING
+        return self is _NOTHING or self == _NOTHING
 
     def expectation(self, events: Sequence[NewEvent]) -> Expectation | None:
         """Raises `Problem` 400 for a version that is of no stream, or of several."""

@@ -12,9 +12,10 @@ from ebus.core.aio import AsyncTenantStore
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
 from ebus.core.store import StreamInfo, WirePage
-from ebus.http.answers import Answer, EventArray, event_array
+from ebus.http.answers import JSON, Answer, EventArray, event_array
 from ebus.http.endpoint import Call, Route
-from ebus.http.live import FRAMINGS, JSON, Live, Tail, events_of
+from ebus.http.framing import FRAMINGS, events_of
+from ebus.http.live import Live, Tail
 from ebus.http.problems import Problem
 from ebus.http.selection import (
     SELECTING,
