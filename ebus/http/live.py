@@ -116,11 +116,12 @@ class Live:
             if not self._waiting[number]:
                 del self._waiting[number]
                 self._stores.pop(number, None)
+                self._hubs.pop(number, None)  # or else it would keep a store that is closed
 
     def hub(self, tenant: Tenant) -> Hub:
-        """The tenant's hub."""
+        """The tenant's hub, for one who is `waiting`."""
         hub = self._hubs.get(tenant.number)
-        if hub is None or hub.store is not tenant.store:
+        if hub is None:
             hub = self._hubs[tenant.number] = Hub(tenant.store)
         return hub
 
