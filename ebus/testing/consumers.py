@@ -378,11 +378,12 @@ class Consumers(Suite):
         other = engine.open(f"{ALICE}-2")
         other.append(numbered(1))
         given = lease(store)
-        for name in ("Mailer", "größe"):
+        names = ("Mailer", "größe" if self.any_name else "mailer.")
+        for name in names:
             assert spans(store, name) == [(1, 3)]
         assert spans(other) == [(1, 1)]
         store.acknowledge("mailer", given.id)
-        assert store.checkpoints() == {"Mailer": 0, "größe": 0, "mailer": 3}
+        assert store.checkpoints() == {**dict.fromkeys(names, 0), "mailer": 3}
 
     def test_leases_go_over_events_that_were_trimmed(self, store: TenantStore) -> None:
         if not isinstance(store, SupportsTrim):

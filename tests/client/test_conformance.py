@@ -18,7 +18,6 @@ from ebus.core.limits import Limits
 from ebus.core.store import Append, ChangeSubscription, TenantStore
 from ebus.core.tenant import TenantName
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
-from ebus.testing.consumers import lease, spans
 from ebus.testing.events import HARD_TYPES, new_event, numbered
 from ebus.testing.observation import check_filtered, read_through, unchanged
 from ebus.testing.place import Place
@@ -127,19 +126,6 @@ class TestClientConformance(EngineConformance):
         for name in names:
             store.save_checkpoint(name, 1)
         assert list(store.checkpoints()) == sorted(names)
-
-    def test_subscriptions_do_not_touch_each_other(
-        self, engine: Engine, store: TenantStore
-    ) -> None:
-        store.append(numbered(3))
-        other = engine.open(f"{ALICE}-2")
-        other.append(numbered(1))
-        given = lease(store)
-        for name in ("Mailer", "mailer."):
-            assert spans(store, name) == [(1, 3)]
-        assert spans(other) == [(1, 1)]
-        store.acknowledge("mailer", given.id)
-        assert store.checkpoints() == {"Mailer": 0, "mailer": 3, "mailer.": 0}
 
     def test_leases_and_appends_of_one_commit_see_each_other(self, store: TenantStore) -> None:
         """A change is a function: it stays on this side."""
