@@ -86,11 +86,6 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             return self
         return type(self)(self.type, self.data, now, self.id, self.stream, self.metadata)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it has nothing but a type, data and a time stamp."""
-        return self.id is None and self.stream is None and self.metadata is None
-
 
 class _ParsedEvent(NewEvent, frozen=True, gc=False):
     """An event that was read from JSON: its data is a JSON document for certain.
@@ -250,8 +245,7 @@ def check_events(events: Sequence[NewEvent], limits: Limits) -> bool:
         raise InvalidBatch(f"Batch size limited to {limits.max_batch_events} events")
     if len(events) >= _FEW and are_plainly_valid(events, limits):
         return True
-    _check_each(events, limits)
-    return all(event.is_plain for event in events)
+    return _check_each(events, limits)
 
 
 def are_plainly_valid(events: Sequence[NewEvent], limits: Limits) -> bool:
@@ -313,7 +307,8 @@ _PLAIN_TIMESTAMPS = re.compile(  # one a line
 )
 
 
-def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
+def _check_each(events: Sequence[NewEvent], limits: Limits) -> bool:
+    are_plain = True
     max_bytes, max_depth = limits.max_event_bytes, limits.max_json_depth
     good_types: set[str] = set()
     for index, event in enumerate(events):
@@ -340,7 +335,8 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
         if len(event.data) > max_depth and nests_deeper(bytes(event.data), max_depth):
             problem = f"nests deeper than {max_depth} levels"
             raise InvalidEvent(problem, index=index, field="data")
-        if not event.is_plain:
+        if event.id is not None or event.stream is not None or event.metadata is not None:
+            are_plain = False
             _check_further_members(event, limits, index)
         if type(event) is _ParsedEvent:
             continue
@@ -354,6 +350,7 @@ def _check_each(events: Sequence[NewEvent], limits: Limits) -> None:
         except (msgspec.DecodeError, RecursionError) as error:
             problem = f"must be one JSON document: {error}"
             raise InvalidEvent(problem, index=index, field="data") from None
+    return are_plain
 
 
 _parse_json = msgspec.json.Decoder(Raw).decode

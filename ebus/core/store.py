@@ -572,37 +572,37 @@ def check_writes(writes: Sequence[Write], limits: Limits) -> Checked:
         found = _refusal_of(write, limits)
         if isinstance(found, InvalidInput):
             return Checked([found], is_plain=False)
-        return Checked([None], found is True and isinstance(write, Append) and not write.expect)
-    appends = [write.events for write in writes if isinstance(write, Append)]
-    expects = [write for write in writes if not isinstance(write, Append) or write.expect]
+        return Checked([None], found is True)
+    plain = [write.events for write in writes if type(write) is Append and write.expect is None]
     if (
-        len(appends) > 1
-        and all(type(events) in _PLAIN_SEQUENCES for events in appends)
-        and all(1 <= len(events) <= limits.max_batch_events for events in appends)
-        and are_plainly_valid(list(chain.from_iterable(appends)), limits)
+        len(plain) > 1
+        and all(type(events) in _PLAIN_SEQUENCES for events in plain)
+        and all(1 <= len(events) <= limits.max_batch_events for events in plain)
+        and are_plainly_valid(list(chain.from_iterable(plain)), limits)
     ):
-        if not expects:
+        if len(plain) == len(writes):
             return Checked([None] * len(writes), is_plain=True)
-        refusals = [
-            None if type(it) is Append and it.expect is None else _refusal_of(it, limits)
-            for it in writes
+        looked_at = [
+            True if type(write) is Append and write.expect is None else _refusal_of(write, limits)
+            for write in writes
         ]
-        return Checked([it if isinstance(it, InvalidInput) else None for it in refusals], False)
-    looked_at = [_refusal_of(write, limits) for write in writes]
+    else:
+        looked_at = [_refusal_of(write, limits) for write in writes]
     return Checked(
         [it if isinstance(it, InvalidInput) else None for it in looked_at],
-        is_plain=not expects and None not in looked_at,
+        is_plain=None not in looked_at,
     )
 
 
 def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
-    """The refusal; or True for a plain append, and None for any other write."""
+    """The refusal; or True for a plain append that expects nothing, None for any other write."""
     try:
         if isinstance(write, Append):
             is_plain = check_events(write.events, limits)
-            if write.expect is not None:
-                check_expectation(write.expect, limits)
-            return is_plain or None
+            if write.expect is None:
+                return is_plain or None
+            check_expectation(write.expect, limits)
+            return None
         if isinstance(write, SaveCheckpoint):
             check_checkpoint(write.name, write.position, limits)
             if write.expected is not None:

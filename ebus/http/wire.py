@@ -101,20 +101,23 @@ _batch = msgspec.json.Decoder(_Batch)
 
 def _may_expect(body: bytes) -> bool:
     """Whether a member that says what is expected may be in there: most bodies have none."""
-    # One character is looked for a hundred times as quickly as a word.
-    return (b"_" in body and (b'"expected_' in body or b'"none_after"' in body)) or (
-        b"\\" in body and b"\\u" in body
+    # One character is looked for a hundred times as quickly as a word, and by its number more so.
+    return (_UNDERSCORE in body and (b'"expected_' in body or b'"none_after"' in body)) or (
+        _BACKSLASH in body and b"\\u" in body
     )
+
+
+_UNDERSCORE, _BACKSLASH = b"_\\"
 
 
 def decode_event(body: bytes, query: bytes = b"") -> tuple[NewEvent, Expectation | None]:
     """An event, and what is expected of the log."""
     event = _decode(parse_event, body)
+    if not (query or _UNDERSCORE in body or _BACKSLASH in body):  # the common case, at less cost
+        return event, None
     expected = _decode(_expected.decode, body) if _may_expect(body) else _NOTHING
     if query:
         expected = _with_query(expected, query)
-    if expected.is_nothing:
-        return event, None
     return event, expected.expectation([event])
 
 
