@@ -8,6 +8,7 @@ reads the history from where it stands, so that nothing waits for it in memory.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -16,7 +17,6 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from ebus.core.aio import AsyncTenantStore
-from ebus.core.errors import EbusError
 from ebus.core.filter import Filter
 from ebus.http.framing import Frame, Framing, WireEvent, events_of
 from ebus.http.leaving import Leaving
@@ -30,6 +30,12 @@ HEARTBEAT_S = 15.0
 PAGE_EVENTS = 256
 PAGE_BYTES = 64 * 1024
 """What a hub reads, and writes to every tail, at a time."""
+
+MAX_TIMER_S = 24 * 3600.0
+"""A key that ends later is looked at by the next request of its client."""
+
+LONGEST_COMMIT_NS = 60 * 10**9
+"""No commit becomes visible so long after the time that it is recorded with."""
 
 TAILS_AT_A_TIME = 64
 """After so many the hub lets others have the loop."""
@@ -80,16 +86,22 @@ class Live:
         """Tenant's number → its requests that wait."""
         self._hubs: dict[int, Hub] = {}
         self._stores: dict[int, AsyncTenantStore] = {}
+        """Tenant's number → its store, while anybody waits."""
         self._seen: dict[int, int] = {}
+        """Tenant's number → what other workers had written to it when they were told of it."""
+        self._seen_in_all = 0
+        self._tells_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ends: set[Callable[[], None]] = set()
         self.is_closing = False
 
     @contextmanager
     def waiting(self, tenant: Tenant, end: Callable[[], None]) -> Iterator[None]:
-        """Count a request that waits for events; `end` is called when the server stops.
+        """Count a request that waits for events; `end` is called when its time is over.
 
-        Raises `Problem` 503 for one too many. Meanwhile what other workers write is looked for.
+        That is when the server stops, or when the key ends that it came with. Raises `Problem`
+        503 for one too many. Meanwhile what others write is looked for: at once for other workers,
+        every `HEARTBEAT_S` for programs that know nothing of the server.
         """
         number = tenant.number
         if self._waiting.get(number, 0) >= self._max_tails:
@@ -103,14 +115,20 @@ class Live:
         self._ends.add(end)
         if self.is_closing:
             end()
-        if self._commits.are_shared and number not in self._stores:
+        if number not in self._stores:
             self._stores[number] = tenant.store
             self._seen[number] = self._commits.seen(number)
             if self._timer is None:
                 self._look_again()
+        expiry = None
+        if tenant.expires_at_s is not None:
+            left_s = min(tenant.expires_at_s - time.time(), MAX_TIMER_S)
+            expiry = asyncio.get_running_loop().call_later(left_s, end)
         try:
             yield
         finally:
+            if expiry is not None:
+                expiry.cancel()
             self._ends.discard(end)
             self._waiting[number] -= 1
             if not self._waiting[number]:
@@ -126,16 +144,30 @@ class Live:
         return hub
 
     def _look_again(self) -> None:
-        """Look whether other workers have written. Nobody looks while nobody waits."""
+        """Look whether others have written. Nobody looks while nobody waits."""
         self._timer = None
         if not self._stores:
             return
+        loop = asyncio.get_running_loop()
+        if self._commits.are_shared:
+            self._tell_of_workers()
+        if loop.time() >= self._tells_at_s:
+            self._tells_at_s = loop.time() + HEARTBEAT_S
+            for store in self._stores.values():
+                store.tell()
+        pause_s = LOOK_AGAIN_S if self._commits.are_shared else HEARTBEAT_S
+        self._timer = loop.call_later(pause_s, self._look_again)
+
+    def _tell_of_workers(self) -> None:
+        seen_in_all = self._commits.seen_in_all()
+        if seen_in_all == self._seen_in_all:
+            return
+        self._seen_in_all = seen_in_all
         for number, store in self._stores.items():
             seen = self._commits.seen(number)
             if seen != self._seen[number]:
                 self._seen[number] = seen
                 store.tell()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look_again)
 
     def close(self) -> None:
         """End every answer that waits."""
@@ -196,7 +228,7 @@ class Hub:
                 self._news.clear()
                 while self.tails and await self._write_next():
                     pass
-        except EbusError as error:
+        except Exception as error:
             for tail in list(self.tails):
                 tail.fail(error)
             self.tails.clear()
@@ -221,11 +253,15 @@ class Hub:
         events = events_of(page)
         through = self.position = events[-1].position
         self.now_s = asyncio.get_running_loop().time()
+        heads: list[_Head] = []
         frames: dict[tuple[int, Filter | None], Frame | None] = {}
         for at, tail in enumerate(list(self.tails)):
             kind = (id(tail.framing), tail.filter)
             if kind not in frames:
-                wanted = events if tail.filter is None else _matching(events, tail.filter)
+                wanted = events
+                if tail.filter is not None:
+                    heads = heads or [_decode_head(event.json) for event in events]
+                    wanted = _matching(events, heads, tail.filter)
                 frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
             tail.take(frames[kind], start, through)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
@@ -233,13 +269,9 @@ class Hub:
         return True
 
 
-def _matching(events: list[WireEvent], wanted: Filter) -> list[WireEvent]:
-    matching = []
-    for event in events:
-        head = _decode_head(event.json)
-        if wanted.matches(head, head.version):
-            matching.append(event)
-    return matching
+def _matching(events: list[WireEvent], heads: list[_Head], wanted: Filter) -> list[WireEvent]:
+    pairs = zip(events, heads, strict=True)
+    return [event for event, head in pairs if wanted.matches(head, head.version)]
 
 
 class Tail:
@@ -276,13 +308,10 @@ class Tail:
         self._sink: Sink | None = None
         self._is_first = True
         self._ended = False
-        self._failure: EbusError | None = None
+        self._failure: Exception | None = None
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
         self._written_s = 0.0
-        self._knows_when = filter is not None and filter.since is not None
-        """Whether it depends on when events were recorded, which only the store knows."""
-
         self.fields = [
             (b"content-type", framing.media_type.encode()),
             (b"cache-control", b"no-store"),
@@ -323,6 +352,7 @@ class Tail:
                 continue
             if not self._follow or (end is not None and self.next > end):
                 return
+            self._look_at_since()
             if hub.join(self, head):
                 await self._until_woken()
                 hub.leave(self)
@@ -371,9 +401,21 @@ class Tail:
         hub.leave(self)
         self._wake()
 
+    def _look_at_since(self) -> None:
+        """Drop a `since` that is long over: what comes is recorded later."""
+        wanted = self.filter
+        if wanted is None or wanted.since_ns is None:
+            return
+        if wanted.since_ns <= time.time_ns() - LONGEST_COMMIT_NS:
+            self.filter = msgspec.structs.replace(wanted, since=None)
+
     def _reads_by_itself(self, through: int) -> bool:
-        """Whether what the hub has read is not simply to be written."""
-        return self._knows_when or (self._stop is not None and through >= self._stop)
+        """Whether what the hub has read is not simply to be written.
+
+        When events were recorded only the store knows.
+        """
+        has_since = self.filter is not None and self.filter.since is not None
+        return has_since or (self._stop is not None and through >= self._stop)
 
     def beat(self) -> None:
         """Say that the answer goes on, unless it has said something lately."""
@@ -382,7 +424,7 @@ class Tail:
         if sink is not None and not sink.is_full and quiet_s > HEARTBEAT_S / 2:
             self._write(Frame(self.framing.heartbeat))
 
-    def fail(self, error: EbusError) -> None:
+    def fail(self, error: Exception) -> None:
         """Break the answer off."""
         self._failure = error
         self._wake()

@@ -15,23 +15,24 @@ class Commits:
     """
 
     def __init__(self, tenants: int, workers: int) -> None:
-        self._tenants = tenants
+        self._row = tenants + 1  # each tenant's, and all of them together
         self._workers = workers
-        counts = tenants * workers if workers > 1 else 1
-        self._counts = memoryview(mmap.mmap(-1, 8 * max(1, counts))).cast("Q")
+        counts = self._row * workers if workers > 1 else 1
+        self._counts = memoryview(mmap.mmap(-1, 8 * counts)).cast("Q")
 
     def of(self, worker: int) -> WorkerCommits:
         """The numbers as this worker counts and sees them, from 0 on."""
-        return WorkerCommits(self._counts, worker, self._tenants, self._workers)
+        return WorkerCommits(self._counts, worker, self._row, self._workers)
 
 
 class WorkerCommits:
     """What one worker counts, and what it sees of the others."""
 
-    def __init__(self, counts: memoryview, worker: int, tenants: int, workers: int) -> None:
+    def __init__(self, counts: memoryview, worker: int, row: int, workers: int) -> None:
         self._counts = counts
-        self._own = worker * tenants
-        self._others = [place * tenants for place in range(workers) if place != worker]
+        self._total = row - 1
+        self._own = worker * row
+        self._others = [place * row for place in range(workers) if place != worker]
 
     @property
     def are_shared(self) -> bool:
@@ -41,6 +42,11 @@ class WorkerCommits:
     def count(self, tenant: int) -> None:
         """Say that this worker has written to the n-th tenant."""
         self._counts[self._own + tenant] += 1
+        self._counts[self._own + self._total] += 1
+
+    def seen_in_all(self) -> int:
+        """How often the others have written to any tenant."""
+        return self.seen(self._total)
 
     def seen(self, tenant: int) -> int:
         """How often the others have written to it."""

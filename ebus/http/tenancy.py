@@ -109,7 +109,7 @@ class Tenancy:
         store = await self._borrow(tenant)
         if self._commits.are_shared and store.on_written is None:
             store.on_written = partial(self._commits.count, entry.number)
-        return Tenant(tenant.name, store, entry.events, entry.number)
+        return Tenant(tenant.name, store, entry.events, entry.number, entry.key.expires_at_s)
 
     def _borrow(self, tenant: TenantConfig) -> Awaitable[AsyncTenantStore]:
         return self._open_engine().borrow(

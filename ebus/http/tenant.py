@@ -40,6 +40,9 @@ class Tenant(msgspec.Struct, frozen=True):
     number: int = 0
     """The how manieth tenant it is in the config, from 0."""
 
+    expires_at_s: float | None = None
+    """When the key ends that let it in, in seconds since 1970; None when it does not."""
+
 
 def tenant_of(scope: Scope) -> Tenant:
     """The tenant that the door let in."""
