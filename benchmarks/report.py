@@ -15,7 +15,7 @@ from benchmarks.table import number, quantity, verdict_lines
 PAGE = "benchmarks.md"
 PLOTS_DIRECTORY = "benchmarks"
 
-FLOORS = ("bare", "rows")
+FLOORS = ("bare", "rows", "writes")
 
 
 def write_report(record: Record, docs: Path) -> None:
@@ -73,6 +73,8 @@ def _introduction(record: Record) -> Iterator[str]:
     yield "  same number of connections, asked by `GET /`."
     yield "- **rows**: SQLite with a row for each event and the same pragmas; `executemany` in,"
     yield "  `SELECT` and msgspec out, in process, nothing checked."
+    yield "- **writes**: one loop that writes an event to every follower's socket, and does nothing"
+    yield "  else."
     yield ""
     yield "An event is an order of about 115 bytes of JSON. The load comes from wrk with one thread"
     yield "on the same machine; any answer but 200 and any broken connection is an error of the"

@@ -165,6 +165,13 @@ def serving_bare(directory: Path) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def serving_writes(directory: Path) -> Iterator[Server]:
+    """The floor `writes`."""
+    with serving(["-m", "benchmarks.writes"], cwd=directory) as server:
+        yield server
+
+
 def write_config(
     directory: Path,
     tenants: Sequence[Tenant],

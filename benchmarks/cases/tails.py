@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.errors import check
 from benchmarks.record import Result, counted
 from benchmarks.scale import Scale
-from benchmarks.servers import Server, serving_ebus
+from benchmarks.servers import Server, serving_ebus, serving_writes
 from benchmarks.workload import Tenant, make_tenants
 
 ALLOWED_MS = 5.0
@@ -101,14 +101,22 @@ class _Clients:
 def measure(scale: Scale, directory: Path) -> Result:
     result = Result()
     [tenant] = make_tenants(1)
-    with serving_ebus(directory, [tenant]) as ebus:
+    seconds = scale.latency_seconds
+    with serving_ebus(directory, [tenant]) as ebus, serving_writes(directory) as writes:
         for _ in range(scale.rounds):
             for count in scale.tails:
-                _measure(result, ebus, tenant, count, scale.latency_seconds)
+                tails = counted(count, "tail")
+                append_ms, beyond_ms = _measure(ebus, tenant, count, seconds)
+                result.add(f"append, {tails}, p50", "ms", append_ms)
+                result.add(f"beyond the answer, {tails}, p50", "ms", beyond_ms)
+                _, floor_ms = _measure(writes, tenant, count, seconds)
+                result.add(f"writes, {tails}, p50", "ms", floor_ms)
+                result.add(f"allowed, {tails}", "ms", ALLOWED_MS)
     return result
 
 
-def _measure(result: Result, server: Server, tenant: Tenant, count: int, seconds: float) -> None:
+def _measure(server: Server, tenant: Tenant, count: int, seconds: float) -> tuple[float, float]:
+    """The median append, and the median of what a delivery takes beyond it, in milliseconds."""
     clients = _Clients(server, tenant, count)
     appends_s: list[float] = []
     beyond_s: list[float] = []
@@ -119,9 +127,6 @@ def _measure(result: Result, server: Server, tenant: Tenant, count: int, seconds
         appends_s.append(append_s)
         beyond_s += tails_s
     clients.close()
-    named = counted(count, "tail")
-    result.add(f"append, {named}, p50", "ms", statistics.median(appends_s) * 1_000)
     # An event may be there before the answer is: then it takes nothing beyond it.
     beyond_ms = max(0.001, statistics.median(beyond_s) * 1_000)
-    result.add(f"beyond the answer, {named}, p50", "ms", beyond_ms)
-    result.add(f"allowed, {named}", "ms", ALLOWED_MS)
+    return statistics.median(appends_s) * 1_000, beyond_ms
