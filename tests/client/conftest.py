@@ -113,7 +113,7 @@ def connect(kind: str) -> Iterator[Connect]:
     made: list[Any] = []
 
     def make(*arguments: Any, **options: Any) -> Any:
-        options.setdefault("retries", Retries(first_pause_s=0.01))
+        options.setdefault("retries", Retries(attempts=5, first_pause_s=0.01))
         made.append(KINDS[kind](*arguments, **options))
         return made[-1]
 
