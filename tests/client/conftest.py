@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -62,6 +63,12 @@ class Servers:
 
 def key_of(tenant: int) -> str:
     return f"key-of-tenant-{tenant}-{'x' * 20}"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def configured(directory: Path, limits: Limits | None = None, tenants: object = None) -> Path:

@@ -29,19 +29,13 @@ from ebus.core.errors import (
 from ebus.core.event import NewEvent
 from ebus.core.filter import Filter
 from ebus.core.store import Expectation
-from tests.client.conftest import Connect, FreshTenant, configured, key_of
+from tests.client.conftest import Connect, FreshTenant, configured, free_port, key_of
 from tests.client.proxy import Proxy, Way
 from tests.live_server import serving
 
 
 def event(number: int = 1, **more: Any) -> NewEvent:
     return NewEvent.of("OrderPlaced", {"number": number}, **more)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("way", ["lose", "half", "drop", "overloaded", "unavailable", "gateway"])
