@@ -99,7 +99,7 @@ class Vocabulary:
             )
         naming = self.learn(event_class)
         if SCHEMA_KEY in metadata:
-            raise InvalidEvent(f"`{SCHEMA_KEY}` is for the version of the class", field="metadata")
+            raise InvalidEvent(f"`{SCHEMA_KEY}` is the bus's own, for a version", field="metadata")
         all_metadata = dict(metadata)
         if naming.version > 1:
             all_metadata[SCHEMA_KEY] = str(naming.version)

@@ -41,6 +41,7 @@ from ebus.core.errors import (
     PositionConflict,
     QuotaExceeded,
     StoreClosed,
+    StoreError,
     VersionConflict,
 )
 from ebus.core.event import Event, NewEvent
@@ -233,6 +234,15 @@ def test_errors_are_those_of_a_store(
         assert (raised.value.current, raised.value.index) == (1, 1)
     if isinstance(raised.value, (VersionConflict, PositionConflict, MatchConflict)):
         assert raised.value.current == 1
+
+
+def test_what_may_pass_is_the_store_that_cannot_now_and_the_way_to_it() -> None:
+    def below(kind: type[EbusError]) -> set[type[EbusError]]:
+        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+
+    of_ours = {kind for kind in below(EbusError) if kind.__module__.startswith("ebus.")}
+    passing = {kind for kind in of_ours if kind.is_passing}
+    assert passing == (below(StoreError) - {StoreClosed}) | {ServerUnreachable, RateLimited}
 
 
 @pytest.fixture(scope="module")
