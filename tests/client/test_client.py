@@ -242,7 +242,8 @@ def test_what_may_pass_is_the_store_that_cannot_now_and_the_way_to_it() -> None:
 
     of_ours = {kind for kind in below(EbusError) if kind.__module__.startswith("ebus.")}
     passing = {kind for kind in of_ours if kind.is_passing}
-    assert passing == (below(StoreError) - {StoreClosed}) | {ServerUnreachable, RateLimited}
+    of_the_way: set[type[EbusError]] = {ServerUnreachable, RateLimited}
+    assert passing == (below(StoreError) - {StoreClosed}) | of_the_way
 
 
 @pytest.fixture(scope="module")
