@@ -323,8 +323,10 @@ class EventBus(Subscribing):
     def close(self) -> None:
         """End every follower of this bus and the loop for async handlers. Twice is fine.
 
-        On an event loop use `aclose`.
+        On an event loop use `aclose`. Raises `BusError` in an async handler that runs on the
+        loop that would end.
         """
+        self._check_elsewhere()
         self._closed = True
         for follower in (self._follower, *(it.follower for it in self._resumables)):
             if follower is not None:
@@ -332,8 +334,13 @@ class EventBus(Subscribing):
         self._in_thread.close()
 
     async def aclose(self) -> None:
-        """Like `close`."""
+        """Like `close`. In a handler of a follower, call it in a task: it waits for the handler."""
+        self._check_elsewhere()
         await asyncio.to_thread(self.close)
+
+    def _check_elsewhere(self) -> None:
+        if self._in_thread.is_here():
+            raise BusError("an async handler cannot close the bus on whose loop it runs")
 
     def __enter__(self) -> Self:
         return self

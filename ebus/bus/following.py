@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from ebus.bus.errors import BusError
 from ebus.bus.failures import Failure
 from ebus.bus.running import LoopGone, Runner
-from ebus.core.errors import StoreClosed, StoreError
+from ebus.core.errors import EbusError, StoreClosed
 from ebus.core.event import Event
 from ebus.core.filter import Filter
 from ebus.core.store import TenantStore
@@ -62,7 +62,7 @@ class GaveUp(Exception):
 
 class Course(Protocol):
     """What is done along the log. Whatever it raises ends the follower, as its failure, but for
-    errors of the store: then the same is tried again."""
+    errors of the store that may pass: then the same is tried again."""
 
     def filter(self) -> Filter | None:
         """Which events are wanted from now on."""
@@ -91,7 +91,7 @@ class Follower:
     """A thread that goes along the log from a position on, until `stop`.
 
     Use it with `with`, or with `async with` where it was begun on an event loop. While the store
-    fails it tries again, with pauses of up to half a minute.
+    fails, or the way to it, it tries again, with pauses of up to half a minute.
     """
 
     def __init__(self, store: TenantStore, start: int, course: Course, runner: Runner) -> None:
@@ -168,9 +168,9 @@ class Follower:
                 try:
                     self._go_on()
                     failures = 0
-                except StoreClosed:
-                    raise
-                except StoreError as error:
+                except EbusError as error:
+                    if not error.is_passing:
+                        raise
                     failures += 1
                     self._course.report(Failure(error, "following"))
                     self._stopping.wait(backoff_s(failures))

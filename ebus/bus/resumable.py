@@ -14,8 +14,8 @@ from ebus.bus.following import Course, Due, Follower, GaveUp, Halted, backoff_s,
 from ebus.bus.running import InThread, Runner, runner_for_here, running_loop
 from ebus.bus.subscriptions import Subscribing, Subscription
 from ebus.bus.vocabulary import Vocabulary, is_storable
-from ebus.core.consumers import MAX_REASON_CHARS
-from ebus.core.errors import CheckpointConflict
+from ebus.core.consumers import reason_of
+from ebus.core.errors import CheckpointConflict, EbusError, LeaseLost
 from ebus.core.event import Event
 from ebus.core.filter import MAX_FILTER_TYPES, Filter
 from ebus.core.store import TenantStore
@@ -144,7 +144,7 @@ class Resumable(Subscribing):
                     for stored in events:
                         event, wanting = self.understand(stored)
                         for it in wanting:
-                            runner(partial(it.handle, stored if it.is_raw else event, stored))
+                            runner(partial(it.attempt, stored if it.is_raw else event, stored))
             except Exception as error:
                 self.report(Failure(error, "handling"))
             else:
@@ -175,6 +175,17 @@ class Resumable(Subscribing):
             self._vocabulary.look_below(event_class)
 
 
+class _Work:
+    """What is left to do with one event. It is kept when the store fails meanwhile."""
+
+    def __init__(self, stored: Event, event: object, pending: list[Subscription]) -> None:
+        self.stored = stored
+        self.event = event
+        self.pending = pending
+        self.failures = 0
+        self.given_up: Exception | None = None
+
+
 class _Run(Course):
     """From the checkpoint on, once."""
 
@@ -186,6 +197,8 @@ class _Run(Course):
         self._saved = saved or 0
         self.position = resumable.start - 1 if saved is None else saved
         self._due = Due(resumable.save_events, resumable.save_s)
+        self._in_doubt = set[int]()
+        self._work: _Work | None = None
 
     @property
     def start(self) -> int:
@@ -195,29 +208,41 @@ class _Run(Course):
         return self._resumable.filter()
 
     def take(self, stored: Event, stopping: threading.Event) -> None:
+        work = self._work
+        if work is None or work.stored.position != stored.position:
+            work = self._work = self._begun(stored)
+        while work.pending and work.given_up is None:
+            self._attempt(work, stopping)
+        if work.given_up is not None:
+            self._give_up(work.given_up, stored)
+        self._work = None
+
+    def _begun(self, stored: Event) -> _Work:
         try:
             event, pending = self._resumable.understand(stored)
         except UndecodableEvent as error:
             self.report(Failure(error, "decoding", stored=stored))
-            self._give_up(error, stored)
-            return
-        failures = 0
-        while pending:
-            first = pending[0]
-            try:
-                self.runner(partial(first.handle, stored if first.is_raw else event, stored))
-            except Exception as error:
-                failures += 1
-                self.report(Failure(error, "handling", first.handler, event, stored))
-                self._save()  # what is done: this may take long
-                if failures >= self._resumable.attempts:
-                    self._give_up(error, stored)
-                    return
-                if stopping.wait(backoff_s(failures)):
-                    raise Halted from None
-            else:
-                del pending[0]
-                failures = 0
+            work = _Work(stored, None, [])
+            work.given_up = error
+            return work
+        return _Work(stored, event, pending)
+
+    def _attempt(self, work: _Work, stopping: threading.Event) -> None:
+        first, event, stored = work.pending[0], work.event, work.stored
+        try:
+            self.runner(partial(first.attempt, stored if first.is_raw else event, stored))
+        except Exception as error:
+            work.failures += 1
+            self.report(Failure(error, "handling", first.handler, event, stored))
+            if work.failures >= self._resumable.attempts:
+                work.given_up = error
+                return
+            self._save()  # what is done: this may take long
+            if stopping.wait(backoff_s(work.failures)):
+                raise Halted from None
+        else:
+            del work.pending[0]
+            work.failures = 0
 
     def passed(self, position: int) -> None:
         if position > self.position:
@@ -243,24 +268,40 @@ class _Run(Course):
         try:
             self._store.save_checkpoint(self._resumable.name, position, expected=self._saved)
         except CheckpointConflict as conflict:
-            if conflict.current != position:  # as it is after an answer that got lost
+            if conflict.current not in self._in_doubt:
                 raise
-        self._saved = position
+            # An earlier save was done, though the store failed to say so.
+            self._saved = conflict.current
+            if self._saved < position:
+                self._save_at(position)
+        except EbusError:
+            self._in_doubt.add(position)
+            raise
+        else:
+            self._saved = position
+        self._in_doubt.clear()
         self._due.done()
 
     def _give_up(self, error: Exception, stored: Event) -> None:
         if self._resumable.on_failure == "stop":
             error.add_note(f"{self._resumable.name} stopped before position {stored.position}")
             raise GaveUp(error) from error
-        self._park(stored.position, f"{type(error).__name__}: {error}")
+        self._park(stored.position, reason_of(error))
 
     def _park(self, position: int, reason: str) -> None:
         """Let the store note that one event has failed, as it does for consumers with leases."""
         name = self._resumable.name
-        self._save_at(position - 1)
+        self._save_at(position - 1)  # this ends a lease that an earlier try has left, too
+        if self._saved == position:
+            return
         lease = self._store.lease(name, max_events=1, seconds=PARKING_S, max_attempts=1)
         if lease is None or lease.first_position != position:
             raise BusError(f"{name} has consumers with leases: position {position} is theirs")
-        words = " ".join(reason.split())[:MAX_REASON_CHARS]
-        self._store.release(name, lease.id, failed=True, reason=words)
+        self._in_doubt.add(position)
+        try:
+            self._store.release(name, lease.id, failed=True, reason=reason)
+        except LeaseLost:
+            self._save_at(position - 1)
+            if self._saved != position:
+                raise
         self._saved = position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
 from ebus.core.event import Event
@@ -47,10 +47,30 @@ class Subscription:
 
     def handle(self, event: object, stored: Event | None) -> Any:
         """Call the handler, if this event is for it. What it returns may have to be awaited."""
-        if not self._is_active or (self._where is not None and not self._where(event)):
+        if not self._is_for(event) or (self._once and not self.cancel()):
             return None
-        if self._once and not self.cancel():
+        return self._call(event, stored)
+
+    def attempt(self, event: object, stored: Event | None) -> Any:
+        """Like `handle`, where it is called again after a failure: `once` is for a success."""
+        if not self._is_for(event):
             return None
+        result = self._call(event, stored)
+        if not self._once:
+            return result
+        if inspect.isawaitable(result):
+            return self._cancel_after(result)
+        self.cancel()
+        return None
+
+    async def _cancel_after(self, result: Awaitable[Any]) -> None:
+        await result
+        self.cancel()
+
+    def _is_for(self, event: object) -> bool:
+        return self._is_active and (self._where is None or self._where(event))
+
+    def _call(self, event: object, stored: Event | None) -> Any:
         return self.handler(event, stored) if self.takes_stored else self.handler(event)
 
     def cancel(self) -> bool:
@@ -140,7 +160,8 @@ class Subscribing:
         `object` is every event, `ebus.Event` every stored event as it is stored, of unknown types
         too. A handler takes the event, or the event and the `ebus.Event` that is stored; it may
         be async. With `where` it is called for those events of which that is true; with `once`
-        for one event only, however many threads publish.
+        for one event only, however many threads publish; where a handler is called again after
+        a failure, until it succeeds.
 
         Without a handler this is a decorator, which returns the handler itself.
         """

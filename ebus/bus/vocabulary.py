@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from ebus.bus.errors import NameTaken, NotAnEvent, UndecodableEvent
 from ebus.bus.naming import SCHEMA_KEY, Naming, given_naming, naming_of
+from ebus.core.errors import InvalidEvent
 from ebus.core.event import Event, NewEvent
 
 Decode = Callable[[bytes], object]
@@ -97,6 +98,8 @@ class Vocabulary:
                 f"{event_class.__name__} is not a msgspec Struct, a dataclass or a pydantic model"
             )
         naming = self.learn(event_class)
+        if SCHEMA_KEY in metadata:
+            raise InvalidEvent(f"`{SCHEMA_KEY}` is the bus's own, for a version", field="metadata")
         all_metadata = dict(metadata)
         if naming.version > 1:
             all_metadata[SCHEMA_KEY] = str(naming.version)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import inspect
 import ssl
 import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Iterator,
@@ -42,14 +41,13 @@ from ebus.client.connection import (
     http_settings,
     server_at,
 )
-from ebus.client.consuming import Work, reason_of
+from ebus.client.consuming import Consumer, Step
 from ebus.client.following import Following
 from ebus.client.problems import Answer, error_of
 from ebus.client.retries import Attempts, Retries
 from ebus.core.consumers import Lease, Subscription
 from ebus.core.errors import (
     EbusError,
-    LeaseLost,
     StoreClosed,
 )
 from ebus.core.event import Event, NewEvent
@@ -63,8 +61,6 @@ from ebus.core.store import (
 )
 
 T = TypeVar("T")
-
-logger = logging.getLogger("ebus.client")
 
 
 class AsyncClient:
@@ -159,10 +155,10 @@ class AsyncClient:
     def stream(
         self, start: int = 1, *, filter: Filter | None = None, stop: int | None = None
     ) -> AsyncGenerator[Event]:
-        """Every event from `start` to the last there is, or to `stop`, in flat memory.
+        """Every event from `start` to the last there is at first, or to `stop`, in flat memory.
 
-        What breaks off is gone on with behind the last event. White space in data that is a line
-        break comes as a space. Raises like `read`.
+        What breaks off or ends early is gone on with behind the last event. White space in data
+        that is a line break comes as a space. Raises like `read`.
         """
         return self._events(self._following(start, stop, filter, is_endless=False))
 
@@ -295,7 +291,7 @@ class AsyncClient:
     async def consume(
         self,
         name: str,
-        handler: Callable[[Event], Awaitable[object]],
+        handler: Callable[[Event], object],
         *,
         max_events: int = 100,
         seconds: float = 30.0,
@@ -306,71 +302,52 @@ class AsyncClient:
     ) -> int:
         """Hand the events of a subscription to the handler, one after the other.
 
+        The handler may be async, or not: then the loop waits for it.
+
         An event whose handler raises an `Exception` is released as failed, to be handed out again
         after `delay_s` and parked after `max_attempts`; what was handled before it is finished.
         A lease is extended when half of its `seconds` are over, between two events.
 
+        While the server is away, or has no room for this tenant, it is asked again, with pauses
+        as between attempts, for as long as it takes; with a `wait_s` of 0 that is raised.
+
         Returns how many events were handled, once `stop` says so, which is asked before each
         lease and each event; or once there is nothing to do, with a `wait_s` of 0. Whatever
-        else is raised, such as CancelledError, gives the rest back first.
+        else is raised, such as CancelledError or by `stop`, gives the rest back first.
         """
-        handled = 0
-        while stop is None or not stop():
-            leased = await self.lease_events(
-                name,
-                max_events=max_events,
-                seconds=seconds,
-                max_attempts=max_attempts,
-                wait_s=wait_s,
-            )
-            if leased is None:
-                if wait_s <= 0:
-                    break
-                continue
-            work = Work(leased, seconds)
-            try:
-                handled += await self._work(name, work, handler, delay_s, stop)
-            except LeaseLost:
-                logger.warning("a lease of %s ran out while its events were handled", name)
-        return handled
+        consumer = Consumer(
+            self._calls,
+            self._retries,
+            name,
+            max_events=max_events,
+            seconds=seconds,
+            max_attempts=max_attempts,
+            delay_s=delay_s,
+            wait_s=wait_s,
+            stop=stop,
+        )
+        steps = consumer.run()
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = await self._take(step, handler)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            handled: int = end.value
+            return handled
 
-    async def _work(
-        self,
-        name: str,
-        work: Work,
-        handler: Callable[[Event], Awaitable[object]],
-        delay_s: float,
-        stop: Callable[[], bool] | None,
-    ) -> int:
-        for number, event in enumerate(work.events):
-            try:
-                if stop is not None and stop():
-                    await self.release(name, work.id, event.position, failed=False)
-                    return number
-                if work.is_half_over():
-                    await self.extend_lease(name, work.id, work.seconds)
-                    work.begin()
-                await handler(event)
-            except EbusError as error:
-                if isinstance(error, LeaseLost):
-                    raise
-                await self._give_up(name, work, event, error, delay_s)
-                return number
-            except Exception as error:
-                await self._give_up(name, work, event, error, delay_s)
-                return number
-            except BaseException:
-                with suppress(EbusError):
-                    await self.release(name, work.id, event.position, failed=False)
-                raise
-        await self.acknowledge(name, work.id)
-        return len(work.events)
-
-    async def _give_up(
-        self, name: str, work: Work, event: Event, error: Exception, delay_s: float
-    ) -> None:
-        logger.warning("the handler of %s failed at %d", name, event.position, exc_info=error)
-        await self.release(name, work.id, event.position, delay_s=delay_s, reason=reason_of(error))
+    async def _take(self, step: Step, handler: Callable[[Event], object]) -> object:
+        if isinstance(step, Call):
+            return await self._run(step)
+        if isinstance(step, Event):
+            result = handler(step)
+            return await result if inspect.isawaitable(result) else result
+        await self._pause(step)
+        return None
 
     # Sending
 
@@ -456,6 +433,8 @@ class AsyncClient:
         )
 
     async def _events(self, following: Following) -> AsyncGenerator[Event]:
+        if not following.is_endless:
+            following.end_at(await self.head())
         while not following.is_done:
             refused: Answer | None = None
             failure: EbusError
@@ -469,6 +448,8 @@ class AsyncClient:
                         for event in following.feed(piece):
                             yield event
                 following.end()
+                if not following.is_done:
+                    following.look(await self._run(following.rest()))
                 continue
             except EbusError as error:
                 failure = error

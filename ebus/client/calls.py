@@ -218,8 +218,6 @@ def filter_params(wanted: Filter | None) -> list[tuple[str, str | int]]:
         value: str | int | None = getattr(wanted, name)
         if value is not None:
             params.append((name, value))
-    if any("\ufffd" in value for _, value in params if isinstance(value, str)):
-        raise InvalidFilter("a query cannot hold U+FFFD, which stands for what is no text")
     return params
 
 

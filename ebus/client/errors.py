@@ -18,6 +18,7 @@ class ServerUnreachable(ClientError):
     """
 
     code = "server_unreachable"
+    is_passing = True
 
     def __init__(self, problem: str, *, was_sent: bool) -> None:
         self.was_sent = was_sent
@@ -40,6 +41,7 @@ class RateLimited(ClientError):
     """Over the tenant's rate. Nothing was done; after `retry_after_s` seconds there is room."""
 
     code = "rate_limited"
+    is_passing = True
 
     def __init__(self, problem: str, *, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s

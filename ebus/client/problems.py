@@ -67,6 +67,7 @@ _BY_CODE: dict[str, type[EbusError]] = {
     "too_many_connections": StoreOverloaded,
     "too_many_tails": StoreOverloaded,
     "internal_error": StoreError,
+    "store_closed": StoreUnavailable,  # of a server that stops; the client's own store is open
 }
 
 

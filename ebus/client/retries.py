@@ -29,8 +29,11 @@ NOTHING_DONE = frozenset(
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client goes on trying. Times are in seconds."""
 
-    attempts: int = 5
-    """How often a request is sent at most; 1 for never again."""
+    attempts: int = 20
+    """How often a request is sent at most; 1 for never again.
+
+    So many that `total_s` ends before them: a server that restarts is back by then.
+    """
 
     first_pause_s: float = 0.1
     """The longest pause before the second attempt; it doubles with each."""
@@ -50,8 +53,8 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
 NO_RETRIES = Retries(attempts=1)
 
 
-def is_passing(error: EbusError, answer: Answer | None) -> bool:
-    """Whether what went wrong may pass by itself."""
+def is_worth_repeating(error: EbusError, answer: Answer | None) -> bool:
+    """Whether the same request may succeed within the time that a call takes."""
     if isinstance(error, ServerUnreachable):
         return True
     return (
@@ -94,9 +97,14 @@ class Attempts(Generic[T]):
         """How long to wait before the next attempt. Raises the error when there is none."""
         answer, self._answer = self._answer, None
         self._failures += 1
-        if isinstance(error, ServerUnreachable) and error.was_sent:
-            self._is_in_doubt = True
-        if self._failures >= self._retries.attempts or not self._may_repeat(error, answer):
+        was_begun = _was_begun(error, answer)
+        self._is_in_doubt = self._is_in_doubt or was_begun
+        may_repeat = self._call.is_repeatable or not was_begun
+        if (
+            self._failures >= self._retries.attempts
+            or not may_repeat
+            or not is_worth_repeating(error, answer)
+        ):
             raise error
         asked_s = answer.retry_after_s if answer is not None else None
         pause_s = self._retries.pause_s(self._failures, asked_s)
@@ -104,11 +112,9 @@ class Attempts(Generic[T]):
             raise error
         return pause_s
 
-    def _may_repeat(self, error: EbusError, answer: Answer | None) -> bool:
-        if not is_passing(error, answer):
-            return False
-        if self._call.is_repeatable:
-            return True
-        if answer is not None:
-            return answer.status == 429 or problem_of(answer).code in NOTHING_DONE
-        return isinstance(error, ServerUnreachable) and not error.was_sent
+
+def _was_begun(error: EbusError, answer: Answer | None) -> bool:
+    """Whether the server may have begun, and done, what it was asked for."""
+    if answer is not None:
+        return answer.status != 429 and problem_of(answer).code not in NOTHING_DONE
+    return not isinstance(error, ServerUnreachable) or error.was_sent

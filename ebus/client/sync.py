@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 import socket
 import ssl
 import threading
@@ -33,7 +33,7 @@ from ebus.client.connection import (
     http_settings,
     server_at,
 )
-from ebus.client.consuming import Work, reason_of
+from ebus.client.consuming import Consumer, Step
 from ebus.client.following import Following
 from ebus.client.problems import Answer, error_of
 from ebus.client.retries import Attempts, Retries
@@ -43,7 +43,6 @@ from ebus.core.errors import (
     EbusError,
     EngineError,
     InvalidInput,
-    LeaseLost,
     QuotaExceeded,
     StoreClosed,
 )
@@ -64,8 +63,6 @@ from ebus.core.store import (
 )
 
 T = TypeVar("T")
-
-logger = logging.getLogger("ebus.client")
 
 
 class Client(TenantStore):
@@ -180,10 +177,10 @@ class Client(TenantStore):
     def stream(
         self, start: int = 1, *, filter: Filter | None = None, stop: int | None = None
     ) -> Generator[Event]:
-        """Every event from `start` to the last there is, or to `stop`, in flat memory.
+        """Every event from `start` to the last there is at first, or to `stop`, in flat memory.
 
-        What breaks off is gone on with behind the last event. White space in data that is a line
-        break comes as a space. Raises like `read`.
+        What breaks off or ends early is gone on with behind the last event. White space in data
+        that is a line break comes as a space. Raises like `read`.
         """
         return self._events(self._following(start, stop, filter, is_endless=False))
 
@@ -325,67 +322,47 @@ class Client(TenantStore):
         after `delay_s` and parked after `max_attempts`; what was handled before it is finished.
         A lease is extended when half of its `seconds` are over, between two events.
 
+        While the server is away, or has no room for this tenant, it is asked again, with pauses
+        as between attempts, for as long as it takes; with a `wait_s` of 0 that is raised.
+
         Returns how many events were handled, once `stop` says so, which is asked before each
         lease and each event; or once there is nothing to do, with a `wait_s` of 0. Whatever
-        else is raised, such as KeyboardInterrupt, gives the rest back first.
+        else is raised, such as KeyboardInterrupt or by `stop`, gives the rest back first.
         """
-        handled = 0
-        while stop is None or not stop():
-            leased = self.lease_events(
-                name,
-                max_events=max_events,
-                seconds=seconds,
-                max_attempts=max_attempts,
-                wait_s=wait_s,
-            )
-            if leased is None:
-                if wait_s <= 0:
-                    break
-                continue
-            work = Work(leased, seconds)
-            try:
-                handled += self._work(name, work, handler, delay_s, stop)
-            except LeaseLost:
-                logger.warning("a lease of %s ran out while its events were handled", name)
-        return handled
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("an async handler is for AsyncClient: here nothing would await it")
+        consumer = Consumer(
+            self._calls,
+            self._retries,
+            name,
+            max_events=max_events,
+            seconds=seconds,
+            max_attempts=max_attempts,
+            delay_s=delay_s,
+            wait_s=wait_s,
+            stop=stop,
+        )
+        steps = consumer.run()
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = self._take(step, handler)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            handled: int = end.value
+            return handled
 
-    def _work(
-        self,
-        name: str,
-        work: Work,
-        handler: Callable[[Event], object],
-        delay_s: float,
-        stop: Callable[[], bool] | None,
-    ) -> int:
-        for number, event in enumerate(work.events):
-            try:
-                if stop is not None and stop():
-                    self.release(name, work.id, event.position, failed=False)
-                    return number
-                if work.is_half_over():
-                    self.extend_lease(name, work.id, work.seconds)
-                    work.begin()
-                handler(event)
-            except EbusError as error:
-                if isinstance(error, LeaseLost):
-                    raise
-                self._give_up(name, work, event, error, delay_s)
-                return number
-            except Exception as error:
-                self._give_up(name, work, event, error, delay_s)
-                return number
-            except BaseException:
-                with suppress(EbusError):
-                    self.release(name, work.id, event.position, failed=False)
-                raise
-        self.acknowledge(name, work.id)
-        return len(work.events)
-
-    def _give_up(
-        self, name: str, work: Work, event: Event, error: Exception, delay_s: float
-    ) -> None:
-        logger.warning("the handler of %s failed at %d", name, event.position, exc_info=error)
-        self.release(name, work.id, event.position, delay_s=delay_s, reason=reason_of(error))
+    def _take(self, step: Step, handler: Callable[[Event], object]) -> object:
+        if isinstance(step, Call):
+            return self._run(step)
+        if isinstance(step, Event):
+            return handler(step)
+        self._pause(step)
+        return None
 
     # Sending
 
@@ -469,6 +446,8 @@ class Client(TenantStore):
         )
 
     def _events(self, following: Following) -> Generator[Event]:
+        if not following.is_endless:
+            following.end_at(self.head())
         while not following.is_done:
             refused: Answer | None = None
             try:
@@ -479,6 +458,8 @@ class Client(TenantStore):
                     for piece in response.iter_bytes():
                         yield from following.feed(piece)
                 following.end()
+                if not following.is_done:
+                    following.look(self._run(following.rest()))
             except (EbusError, httpx.HTTPError, httpx.StreamError) as error:
                 self._check_open()
                 failure = error if isinstance(error, EbusError) else None

@@ -25,6 +25,12 @@ MAX_ATTEMPTS = 1_000
 MAX_REASON_CHARS = 255
 
 
+def reason_of(error: Exception) -> str:
+    """Why a handler failed, for people: one line, as short and as clean as a reason must be."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words.encode("utf-8", "replace").decode()[:MAX_REASON_CHARS]
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The events from `first_position` to `last_position`, both inclusive, held for a time."""
 
@@ -223,6 +229,10 @@ def release(
         raise InvalidLease(f"a delay is of 0 to {MAX_LEASE_S} seconds")
     if len(reason) > MAX_REASON_CHARS:
         raise InvalidLease(f"a reason has at most {MAX_REASON_CHARS} characters")
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise InvalidLease("a reason holds no lone surrogates") from None
     not_before_ms = _now_ms() + round(delay_s * 1_000) if delay_s else 0
 
     def change(before: Subscription, head: int) -> tuple[Subscription, None]:

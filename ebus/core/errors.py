@@ -49,6 +49,9 @@ class EbusError(Exception):
 
     code: ClassVar[str] = "error"
 
+    is_passing: bool = False
+    """Whether it may pass by itself: then the same call is worth making again later."""
+
 
 class InvalidInput(EbusError, ValueError):
     """What was asked is malformed."""
@@ -180,6 +183,7 @@ class StoreError(EbusError):
     """The store cannot do it now. The same call may succeed later."""
 
     code = "store_error"
+    is_passing = True
 
 
 class StoreBusy(StoreError):
@@ -188,6 +192,7 @@ class StoreBusy(StoreError):
 
 class StoreClosed(StoreError):
     code = "store_closed"
+    is_passing = False
 
 
 class StoreFull(StoreError):

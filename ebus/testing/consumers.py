@@ -416,6 +416,15 @@ class Consumers(Suite):
         with unchanged(place, ALICE, store), pytest.raises(InvalidLease):
             store.lease("mailer", **bounds)
 
+    @pytest.mark.parametrize("reason", ["x" * 256, "caf\udce9"], ids=["long", "surrogate"])
+    def test_a_reason_that_is_none_is_refused(
+        self, place: Place, store: TenantStore, reason: str
+    ) -> None:
+        store.append(numbered(1))
+        held = lease(store, max_attempts=1)
+        with unchanged(place, ALICE, store), pytest.raises(InvalidLease):
+            store.release("mailer", held.id, reason=reason)
+
     def test_a_bad_name_gets_no_lease(self, place: Place, store: TenantStore) -> None:
         store.append(numbered(1))
         bad: Any

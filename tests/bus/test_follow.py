@@ -15,9 +15,12 @@ import pytest
 from ebus import Event, NewEvent, Page, TenantStore, open_engine
 from ebus.bus import BusError, EventBus, Failure, Follower
 from ebus.bus.following import backoff_s
-from ebus.core.errors import StoreDamaged, StoreError, StoreUnavailable
+from ebus.client import NO_RETRIES, Client, RateLimited, ServerUnreachable
+from ebus.core.errors import EbusError, StoreDamaged, StoreUnavailable
 from tests.bus.orders import Counted, Placed
+from tests.client.conftest import configured, free_port, key_of
 from tests.conftest import ROOT
+from tests.live_server import serving
 
 
 def noting(bus: EventBus) -> list[tuple[int, int]]:
@@ -144,7 +147,7 @@ def test_a_handler_may_stop_it(memory_store: TenantStore) -> None:
 class Failing:
     """A store that fails a few times when it is read."""
 
-    def __init__(self, store: TenantStore, errors: list[StoreError | StoreDamaged]) -> None:
+    def __init__(self, store: TenantStore, errors: list[EbusError]) -> None:
         self._store = store
         self._errors = errors
 
@@ -157,13 +160,18 @@ class Failing:
         return getattr(self._store, name)
 
 
-def failing(store: TenantStore, *errors: StoreError | StoreDamaged) -> Any:
+def failing(store: TenantStore, *errors: EbusError) -> Any:
     return Failing(store, list(errors))
 
 
 def test_a_store_that_cannot_now_is_asked_again(memory_store: TenantStore) -> None:
     failures = list[Failure]()
-    shaky = failing(memory_store, StoreUnavailable("a"), StoreUnavailable("b"))
+    shaky = failing(
+        memory_store,
+        StoreUnavailable("a"),
+        ServerUnreachable("b", was_sent=True),
+        RateLimited("c", retry_after_s=1),
+    )
     with EventBus(shaky, on_error=failures.append) as bus:
         seen = noting(bus)
         with bus.follow() as follower:
@@ -173,7 +181,43 @@ def test_a_store_that_cannot_now_is_asked_again(memory_store: TenantStore) -> No
     assert [(it.doing, str(it.error)) for it in failures] == [
         ("following", "a"),
         ("following", "b"),
+        ("following", "c"),
     ]
+
+
+def test_it_outlasts_a_restart_of_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    configured(tmp_path, tenants=[{"name": "alice", "api_key": key_of(1)}])
+
+    def server() -> Any:
+        return serving(["--config", "tenants.yaml"], cwd=tmp_path, environment={"PORT": str(port)})
+
+    failures, resumed = list[Failure](), list[int]()
+    away = threading.Event()
+
+    def report(failure: Failure) -> None:
+        failures.append(failure)
+        away.set()
+
+    client = Client(f"http://127.0.0.1:{port}", key_of(1), retries=NO_RETRIES)
+    with client, EventBus(client, on_error=report) as bus:
+        seen = noting(bus)
+        resumable = bus.resumable("sum", save_events=1)
+        resumable.subscribe(Counted, lambda it: resumed.append(it.number))
+        with server():
+            followers = [bus.follow(), resumable.follow()]
+            bus.publish(Counted(1))
+            assert all(it.wait_for(1, 30) for it in followers)
+        assert away.wait(30)
+        with server():
+            bus.publish(Counted(2))
+            assert all(it.wait_for(2, 30) for it in followers)
+            for follower in followers:
+                follower.stop()
+        assert [it.failure for it in followers] == [None, None]
+    assert seen == [(1, 1), (2, 2)]
+    assert resumed == [1, 2]
+    assert {it.doing for it in failures} == {"following"}
 
 
 def test_a_store_that_is_damaged_ends_it_and_publish_calls_the_handlers_again(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ebus import Event, NewEvent, TenantStore, open_engine
 from ebus.bus import EventBus, Failure, NameTaken, UndecodableEvent, event, upcast
+from ebus.core.errors import InvalidEvent
 from tests.bus.orders import OrderEvent, Placed, Returned, Shipped, Weighed
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -54,6 +55,20 @@ def test_names_and_versions_are_what_is_stored(memory_store: TenantStore) -> Non
         ("Weighed", None),
         ("Local", None),
     ]
+
+
+def test_the_version_in_the_metadata_is_the_buss_own(memory_store: TenantStore) -> None:
+    def add(event: object, metadata: dict[str, str]) -> None:
+        metadata["schema"] = "orders-v2"
+
+    for bus, metadata in (
+        (EventBus(memory_store), {"schema": "orders-v2"}),
+        (EventBus(memory_store, before_publish=add), None),
+    ):
+        with pytest.raises(InvalidEvent, match="schema") as raised:
+            bus.publish(Placed("1"), metadata=metadata)
+        assert raised.value.field == "metadata"
+    assert memory_store.head() == 0
 
 
 def test_a_name_is_not_inherited_and_means_one_class(memory_store: TenantStore) -> None:

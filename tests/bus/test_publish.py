@@ -333,6 +333,25 @@ def test_without_a_store_an_event_is_any_object() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("way", ["close", "aclose"])
+def test_an_async_handler_cannot_close_the_bus_whose_loop_it_runs_on(way: str) -> None:
+    failures, published = list[Failure](), list[int]()
+    with EventBus(on_error=failures.append) as bus:
+
+        @bus.subscribe(Counted)
+        async def handler(_: Counted) -> None:
+            if way == "close":
+                bus.close()
+            else:
+                await bus.aclose()
+
+        bus.subscribe(Counted, lambda it: published.append(it.number))
+        for number in range(2):
+            bus.publish(Counted(number))
+    assert published == [0, 1]
+    assert ["cannot close" in str(it.error) for it in failures] == [True, True]
+
+
 def test_a_closed_bus_refuses_and_leaves_the_store_open(memory_store: TenantStore) -> None:
     with EventBus(memory_store) as bus:
         bus.publish(Placed("1"))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 
 from ebus import Event, NewEvent, TenantStore, open_engine
 from ebus.bus import BusError, EventBus, Failure, NeedsApublish, UndecodableEvent, following
-from ebus.core.errors import CheckpointConflict, StoreUnavailable
+from ebus.core.errors import CheckpointConflict, StoreUnavailable, TooManyParked
+from ebus.core.limits import Limits
 from tests.bus.orders import Counted, OrderEvent, Placed, Shipped
 from tests.conftest import ROOT
 
@@ -205,22 +207,139 @@ def test_a_second_process_of_the_same_name_is_noticed(store: TenantStore) -> Non
         assert raised.value.current == 2 == store.checkpoint("sum")
 
 
-def test_an_answer_that_got_lost_is_no_conflict(
-    memory_store: TenantStore, monkeypatch: pytest.MonkeyPatch
+def test_a_second_process_in_step_is_noticed_too(store: TenantStore) -> None:
+    append_numbers(store, 1)
+    with EventBus(store) as bus, EventBus(store) as other:
+        first, second = bus.resumable("sum"), other.resumable("sum")
+        second.subscribe(Counted, lambda _: None)
+        first.subscribe(Counted, lambda _: second.catch_up())
+        with pytest.raises(CheckpointConflict) as raised:
+            first.catch_up()
+        assert raised.value.current == 1 == first.store.checkpoint("sum")
+
+
+class Shaky:
+    """A store that fails once at a method, after or before it is done."""
+
+    def __init__(self, store: TenantStore, method: str, *, is_done: bool) -> None:
+        self._store = store
+        self._method = method
+        self._is_done = is_done
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._store, name)
+        if name != self._method:
+            return real
+
+        def fail(*arguments: Any, **further: Any) -> None:
+            self._method = ""
+            if self._is_done:
+                real(*arguments, **further)
+            raise StoreUnavailable(f"{name} failed")
+
+        return fail
+
+
+def shaky(store: TenantStore, method: str, *, is_done: bool) -> Any:
+    return Shaky(store, method, is_done=is_done)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_save_that_fails_is_made_up_for(memory_store: TenantStore, is_done: bool) -> None:
+    """Whether it was done or not: nobody else has saved."""
+    append_numbers(memory_store, 1, 2, 3)
+    seen = list[int]()
+    with quiet_bus(shaky(memory_store, "save_checkpoint", is_done=is_done)) as (bus, failures):
+        resumable = bus.resumable("sum", save_events=1)
+        resumable.subscribe(Counted, lambda it: seen.append(it.number))
+        with resumable.follow() as follower:
+            assert follower.wait_for(3, 30)
+    assert follower.failure is None
+    assert seen == [1, 2, 3]
+    assert memory_store.checkpoint("sum") == 3
+    assert [(it.doing, str(it.error)) for it in failures] == [
+        ("following", "save_checkpoint failed")
+    ]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+@pytest.mark.parametrize("method", ["save_checkpoint", "lease", "release"])
+def test_a_store_that_fails_meanwhile_has_no_handler_called_again(
+    memory_store: TenantStore, method: str, is_done: bool
 ) -> None:
-    """The client asks again, and finds the position that it had saved the first time."""
-    save = memory_store.save_checkpoint
+    append_numbers(memory_store, 1, 2, 3)
+    calls = list[str]()
+    with quiet_bus(shaky(memory_store, method, is_done=is_done)) as (bus, failures):
+        resumable = bus.resumable("sum", attempts=2, on_failure="park")
+        resumable.subscribe(Counted, lambda it: calls.append(f"first {it.number}"))
 
-    def save_twice(name: str, position: int, *, expected: int | None = None) -> None:
-        save(name, position, expected=expected)
-        save(name, position, expected=expected)
+        @resumable.subscribe(Counted)
+        def fails(counted: Counted) -> None:
+            calls.append(f"fails {counted.number}")
+            if counted.number == 2:
+                raise RuntimeError("not 2")
 
-    monkeypatch.setattr(memory_store, "save_checkpoint", save_twice)
-    append_numbers(memory_store, 1)
-    with EventBus(memory_store) as bus:
-        resumable = bus.resumable("sum")
+        with resumable.follow() as follower:
+            assert follower.wait_for(3, 30)
+    assert calls == ["first 1", "fails 1", "first 2", "fails 2", "fails 2", "first 3", "fails 3"]
+    assert [it.doing for it in failures].count("following") == 1
+    subscription = memory_store.subscription("sum")
+    assert subscription is not None
+    assert [it.first_position for it in subscription.parked] == [2]
+    assert (subscription.position, subscription.leases) == (3, ())
+
+
+def test_with_too_much_parked_it_ends_and_goes_on_when_there_is_room() -> None:
+    with open_engine("memory:", limits=Limits(max_parked=2)) as engine:
+        store = engine.open("shop")
+        append_numbers(store, 0, 0, 0, 1)
+        with quiet_bus(store) as (bus, _):
+            resumable = bus.resumable("division", attempts=1, on_failure="park")
+            resumable.subscribe(Counted, lambda it: 1 // it.number)
+            with pytest.raises(TooManyParked):
+                resumable.follow().join(30)
+            assert store.checkpoint("division") == 2
+            assert store.drop_parked("division", 1)
+            assert resumable.catch_up() == 4
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_once_is_for_a_success(store: TenantStore, is_async: bool) -> None:
+    append_numbers(store, 1, 2, 3, 4)
+    calls = list[int]()
+
+    def handle(counted: Counted) -> None:
+        calls.append(counted.number)
+        if len(calls) < 4:
+            raise RuntimeError("not yet")
+
+    async def handle_async(counted: Counted) -> None:
+        await asyncio.sleep(0)
+        handle(counted)
+
+    with quiet_bus(store) as (bus, _):
+        resumable = bus.resumable("sum", attempts=2, on_failure="park")
+        resumable.subscribe(Counted, handle_async if is_async else handle, once=True)
         resumable.subscribe(Counted, lambda _: None)
+        assert resumable.catch_up() == 4
+    assert calls == [1, 1, 2, 2]
+
+
+def test_why_a_handler_failed_is_made_fit_to_be_stored(store: TenantStore) -> None:
+    append_numbers(store, 1)
+
+    def handle(_: Counted) -> None:
+        raise ValueError("bad file\n caf\udce9" + "x" * 999)
+
+    with quiet_bus(store) as (bus, _):
+        resumable = bus.resumable("sum", attempts=1, on_failure="park")
+        resumable.subscribe(Counted, handle)
         assert resumable.catch_up() == 1
+    subscription = store.subscription("sum")
+    assert subscription is not None
+    [parked] = subscription.parked
+    assert parked.reason.startswith("ValueError: bad file caf?xxx")
+    assert len(parked.reason) == 255
 
 
 def test_raw_handlers_and_base_classes_resume_too(store: TenantStore) -> None:

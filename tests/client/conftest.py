@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -64,6 +65,12 @@ def key_of(tenant: int) -> str:
     return f"key-of-tenant-{tenant}-{'x' * 20}"
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
 def configured(directory: Path, limits: Limits | None = None, tenants: object = None) -> Path:
     """The directory, with a config file for a server of many tenants, or of these."""
     limits = limits or Limits()
@@ -113,7 +120,7 @@ def connect(kind: str) -> Iterator[Connect]:
     made: list[Any] = []
 
     def make(*arguments: Any, **options: Any) -> Any:
-        options.setdefault("retries", Retries(first_pause_s=0.01))
+        options.setdefault("retries", Retries(attempts=5, first_pause_s=0.01))
         made.append(KINDS[kind](*arguments, **options))
         return made[-1]
 

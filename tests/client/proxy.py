@@ -12,17 +12,33 @@ from typing import Literal
 
 import httpx
 
-Way = Literal["pass", "lose", "half", "drop", "overloaded", "unavailable", "gateway", "cut", "junk"]
+Way = Literal[
+    "pass",
+    "lose",
+    "late",
+    "half",
+    "drop",
+    "overloaded",
+    "unavailable",
+    "stopping",
+    "gateway",
+    "cut",
+    "short",
+    "empty",
+    "junk",
+]
 """How one request is treated.
 
 `lose` passes it on and closes without the answer, `half` in the midst of the answer, `cut` in
-the midst of a stream's event; `drop` closes without passing it on; the next three refuse it with
-a 503 and Retry-After, `junk` answers 200 with what is none of ebus.
+the midst of a stream's event; `late` passes it on and answers 504; `drop` closes without passing
+it on; the next four refuse it with a 503 and Retry-After; `short` ends a stream behind its first
+event, `empty` before it, as if that were the end; `junk` answers 200 with what is none of ebus.
 """
 
 REFUSALS = {
     "overloaded": b'{"status":503,"code":"server_overloaded","detail":"too many","title":""}',
     "unavailable": b'{"status":503,"code":"store_unavailable","detail":"no disk","title":""}',
+    "stopping": b'{"status":503,"code":"store_closed","detail":"the server stops","title":""}',
     "gateway": b"<html>503 Service Unavailable</html>",
 }
 
@@ -77,6 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
         if way == "lose":
             self._hang_up()
             return
+        if way == "late":
+            self._answer(504, b"<html>504 Gateway Timeout</html>", {})
+            return
         kept = {
             name: value
             for name, value in answer.headers.items()
@@ -94,11 +113,15 @@ class _Handler(BaseHTTPRequestHandler):
                 sent = piece
                 if way == "cut":  # within the second event
                     sent = piece[: piece.index(b"\n") + 20]
+                elif way in ("short", "empty"):
+                    sent = piece[: piece.index(b"\n") + 1] if way == "short" else b"\n"
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(sent), sent))
                 self.wfile.flush()
                 if way == "cut":
                     self._hang_up()
                     return
+                if way in ("short", "empty"):
+                    break
             self.wfile.write(b"0\r\n\r\n")
 
     def _answer(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from ebus.core.errors import (
     PositionConflict,
     QuotaExceeded,
     StoreClosed,
+    StoreError,
     VersionConflict,
 )
 from ebus.core.event import Event, NewEvent
@@ -47,7 +49,7 @@ from ebus.core.filter import Filter
 from ebus.core.limits import Limits
 from ebus.core.store import Expectation, NoneAfter, StreamInfo
 from tests.client.conftest import Connect, FreshTenant, configured
-from tests.client.proxy import Proxy
+from tests.client.proxy import Proxy, Way
 from tests.live_server import LiveServer, serving
 
 SECRET = "a-secret-that-nobody-sees-" + "z" * 20
@@ -171,6 +173,14 @@ def test_every_read_says_what_is_there(direct: Any) -> None:
     direct.check_health()
 
 
+def test_a_filter_may_hold_any_text(direct: Any) -> None:
+    direct.append([event(stream="\ufffd"), event(stream="ö&+% \U0001f600")])
+    for stream in ("\ufffd", "ö&+% \U0001f600"):
+        assert [one.stream for one in direct.read(1, filter=Filter(stream=stream)).events] == [
+            stream
+        ]
+
+
 def test_checkpoints_are_saved_and_forgotten(direct: Any) -> None:
     assert direct.checkpoint("mailer") is None
     direct.save_checkpoint("mailer", 0)
@@ -226,6 +236,16 @@ def test_errors_are_those_of_a_store(
         assert raised.value.current == 1
 
 
+def test_what_may_pass_is_the_store_that_cannot_now_and_the_way_to_it() -> None:
+    def below(kind: type[EbusError]) -> set[type[EbusError]]:
+        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+
+    of_ours = {kind for kind in below(EbusError) if kind.__module__.startswith("ebus.")}
+    passing = {kind for kind in of_ours if kind.is_passing}
+    of_the_way: set[type[EbusError]] = {ServerUnreachable, RateLimited}
+    assert passing == (below(StoreError) - {StoreClosed}) | of_the_way
+
+
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server whose tenants may do little."""
@@ -242,6 +262,14 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
                     "name": name,
                     "api_key": name * 8 + "x" * 16,
                     "limits": {"max_events_per_second": 1},
+                }
+                for name in ("sync", "async")
+            ),
+            *(
+                {
+                    "name": f"rare-{name}",
+                    "api_key": f"rare-{name}-{'x' * 32}",
+                    "limits": {"max_requests_per_second": 1},
                 }
                 for name in ("sync", "async")
             ),
@@ -328,6 +356,102 @@ def test_a_consumer_that_is_stopped_gives_the_rest_back(kind: str, direct: Any) 
     assert direct.consume("mailer", handle, stop=lambda: len(seen) == 2) == 2
     assert direct.consume("mailer", handle, wait_s=0) == 3
     assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("error", [ValueError("not now"), LeaseLost("somebody else's")])
+def test_a_consumer_whose_stop_raises_gives_the_rest_back_uncharged(
+    kind: str, direct: Any, error: Exception
+) -> None:
+    direct.append([event(number) for number in range(1, 4)])
+    seen: list[int] = []
+
+    def stop() -> bool:
+        if len(seen) == 1:
+            raise error
+        return False
+
+    handle = handler(kind, lambda event: seen.append(event.position))
+    with pytest.raises(type(error)) as raised:
+        direct.consume("mailer", handle, stop=stop)
+    assert raised.value is error
+    assert direct.checkpoint("mailer") == 1
+    again = direct.lease("mailer")
+    assert (again.first_position, again.attempt) == (2, 1)
+
+
+def test_a_lease_that_a_handler_lost_elsewhere_is_the_handlers_failure(
+    kind: str, direct: Any
+) -> None:
+    direct.append(event())
+
+    def handle(event: Event) -> None:
+        raise LeaseLost("of another subscription")
+
+    assert direct.consume("mailer", handler(kind, handle), max_attempts=1, wait_s=0) == 0
+    [parked] = direct.subscription("mailer").parked
+    assert parked.reason == "LeaseLost: of another subscription"
+
+
+def test_why_a_handler_failed_is_made_fit_to_be_sent(
+    kind: str, direct: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "ebus.client")  # pytest cannot pass such a line on
+    direct.append(event())
+
+    def handle(event: Event) -> None:
+        raise ValueError("bad file\n caf\udce9" + "x" * 999)
+
+    direct.consume("mailer", handler(kind, handle), max_attempts=1, wait_s=0)
+    [parked] = direct.subscription("mailer").parked
+    assert parked.reason.startswith("ValueError: bad file caf?xxx")
+    assert len(parked.reason) == 255
+
+
+def test_a_handler_of_an_async_client_need_not_be_async(tenant: FreshTenant) -> None:
+    seen: list[int] = []
+
+    async def main() -> int:
+        async with AsyncClient(tenant.url, tenant.key) as client:
+            await client.append([event(1), event(2)])
+            return await client.consume("mailer", lambda it: seen.append(it.position), wait_s=0)
+
+    assert asyncio.run(main()) == 2
+    assert seen == [1, 2]
+
+
+def test_an_async_handler_is_refused_where_nothing_would_await_it(tenant: FreshTenant) -> None:
+    async def handle(event: Event) -> None: ...
+
+    with Client(tenant.url, tenant.key) as client:
+        client.append(event())
+        with pytest.raises(TypeError, match="AsyncClient"):
+            client.consume("mailer", handle, wait_s=0)
+        assert client.subscription("mailer") is None
+
+
+@pytest.mark.parametrize("way", ["drop", "lose", "overloaded", "unavailable", "stopping"])
+def test_a_consumer_goes_on_when_the_server_is_back(
+    kind: str, connect: Connect, proxy: Proxy, tenant: FreshTenant, way: Way
+) -> None:
+    client = connect(proxy.url, tenant.key, retries=Retries(attempts=1, first_pause_s=0.01))
+    client.append(event())
+    seen: list[int] = []
+    proxy.ways.extend([way, way])
+    handle = handler(kind, lambda event: seen.append(event.position))
+    # What was leased for an answer that got lost comes back when that time is over.
+    consume: Callable[..., int] = partial(client.consume, "mailer", handle, seconds=0.2)
+    assert consume(stop=lambda: bool(seen)) == 1
+    proxy.ways.append(way)
+    with pytest.raises(EbusError):
+        consume(wait_s=0)
+
+
+def test_a_consumer_over_its_rate_waits(kind: str, connect: Connect, strict: LiveServer) -> None:
+    client = connect(strict.url, f"rare-{kind}-{'x' * 32}", retries=Retries(attempts=1))
+    client.append(event())
+    seen: list[int] = []
+    handle = handler(kind, lambda event: seen.append(event.position))
+    assert client.consume("mailer", handle, stop=lambda: bool(seen)) == 1
 
 
 def test_a_consumer_that_is_interrupted_gives_the_rest_back(tenant: FreshTenant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -16,24 +17,25 @@ from ebus.client import (
     ProtocolError,
     Retries,
     ServerUnreachable,
+    retries,
 )
-from ebus.core.errors import StoreClosed, StoreOverloaded, StoreUnavailable, VersionConflict
+from ebus.core.errors import (
+    CheckpointConflict,
+    StoreClosed,
+    StoreOverloaded,
+    StoreUnavailable,
+    VersionConflict,
+)
 from ebus.core.event import NewEvent
 from ebus.core.filter import Filter
 from ebus.core.store import Expectation
-from tests.client.conftest import Connect, FreshTenant, configured, key_of
+from tests.client.conftest import Connect, FreshTenant, configured, free_port, key_of
 from tests.client.proxy import Proxy, Way
 from tests.live_server import serving
 
 
 def event(number: int = 1, **more: Any) -> NewEvent:
     return NewEvent.of("OrderPlaced", {"number": number}, **more)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("way", ["lose", "half", "drop", "overloaded", "unavailable", "gateway"])
@@ -110,6 +112,37 @@ def test_what_changes_nothing_or_the_same_twice_is_repeated(
         assert not proxy.ways
 
 
+@pytest.mark.parametrize("way", ["lose", "late"])
+def test_a_checkpoint_that_was_saved_though_nobody_said_so_is_no_conflict(
+    client: Any, proxy: Proxy, way: Way
+) -> None:
+    proxy.ways.append(way)
+    client.save_checkpoint("mailer", 3, expected=0)
+    assert len(proxy.requests) == 2
+    with pytest.raises(CheckpointConflict):  # somebody else was quicker, and is as far
+        client.save_checkpoint("mailer", 3, expected=0)
+
+
+def test_a_server_that_stops_has_not_closed_the_client(
+    connect: Connect, proxy: Proxy, tenant: FreshTenant
+) -> None:
+    client = connect(proxy.url, tenant.key, retries=NO_RETRIES)
+    proxy.ways.append("stopping")
+    with pytest.raises(StoreUnavailable, match="stops"):
+        client.head()
+    assert client.head() == 0
+
+
+def test_by_default_a_call_goes_on_for_as_long_as_a_server_takes_to_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed in range(1_000):
+        monkeypatch.setattr(retries, "_random", random.Random(seed))
+        pauses = [Retries().pause_s(failures, None) for failures in range(1, Retries().attempts)]
+        assert sum(pauses) > 10
+    assert Retries().total_s == 30
+
+
 def test_retry_after_is_waited_for(client: Any, proxy: Proxy) -> None:
     proxy.retry_after = "1"
     proxy.ways.append("overloaded")
@@ -172,10 +205,37 @@ def test_a_stream_goes_on_where_it_broke_off(client: Any, proxy: Proxy) -> None:
 def test_a_stream_gives_up_after_as_many_failures_in_a_row_as_a_call(
     client: Any, proxy: Proxy
 ) -> None:
-    proxy.ways.extend(["drop"] * 5)
+    client.append(event())
+    proxy.ways.extend(["pass", "drop", "drop", "drop", "drop", "drop"])
     with pytest.raises(ServerUnreachable):
         list(client.stream())
-    assert list(client.stream()) == []
+    assert [one.position for one in client.stream()] == [1]
+
+
+@pytest.mark.parametrize("wanted", [None, Filter(types=("OrderPlaced",))])
+@pytest.mark.parametrize("stop", [None, 9, 99])
+def test_a_stream_that_ends_early_is_not_taken_for_whole(
+    client: Any, direct: Any, proxy: Proxy, wanted: Filter | None, stop: int | None
+) -> None:
+    direct.append([event(number) for number in range(1, 11)])
+    proxy.ways.extend(["pass", "short", "pass", "short"])
+    events = list(client.stream(filter=wanted, stop=stop))
+    assert [one.position for one in events] == list(range(1, min(stop or 10, 10) + 1))
+    ways: list[Way] = ["empty", "pass"]
+    proxy.ways.extend(["pass", *ways * 5])
+    with pytest.raises(ServerUnreachable, match="before its last event"):
+        list(client.stream(filter=wanted, stop=stop))
+
+
+def test_a_stream_ends_where_the_log_ended_at_first(direct: Any) -> None:
+    direct.append([event(1), event(2)])
+    positions = []
+    for one in direct.stream():
+        direct.append(event())
+        positions.append(one.position)
+    assert positions == [1, 2]
+    assert list(direct.stream(99)) == []
+    assert list(direct.stream(stop=0)) == []
 
 
 def test_a_stream_takes_a_range_and_a_filter(direct: Any) -> None:
