@@ -154,7 +154,9 @@ class EventBus(Subscribing):
         [placed] = appended.events
         stored = _as_stored(new, placed.position, placed.version, placed.timestamp)
         is_followed = follow_from is not None and placed.position >= follow_from
-        return stored, not placed.is_duplicate and not is_followed
+        # An id that was made up here is nobody else's: there before, it is of a repeated append.
+        is_new = id is None or not placed.is_duplicate
+        return stored, is_new and not is_followed
 
     def _local(self, event: object, stored: Event | None) -> list[Subscription]:
         wanting = self._subscriptions.wanting(type(event))

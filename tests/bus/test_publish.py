@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from abc import ABC
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from ebus.bus import (
     NotAnEvent,
 )
 from ebus.core.errors import IdConflict, InvalidEvent, StoreClosed, VersionConflict
-from ebus.core.store import Expectation
+from ebus.core.store import Appended, Expectation
 from tests.bus.orders import Counted, OrderEvent, Placed, Shipped
 
 
@@ -242,6 +243,25 @@ def test_an_event_is_stored_before_it_is_handled(store: TenantStore) -> None:
     assert (stored.type, stored.stream, stored.version) == ("order.placed", "order-1", 1)
     assert stored.metadata == {"causation": "x"}
     assert stored.value() == {"order": "1", "cents": 5}
+
+
+def test_a_repeated_append_of_the_bus_is_handled_where_it_was_published(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose first answer was lost asks again, and is told that the event is there."""
+    append, seen = store.append, list[Placed]()
+
+    def append_twice(events: Sequence[NewEvent], **more: Any) -> Appended:
+        append(events, **more)
+        return append(events, **more)
+
+    monkeypatch.setattr(store, "append", append_twice)
+    bus = EventBus(store)
+    bus.subscribe(Placed, seen.append)
+    bus.publish(Placed("1"))
+    assert seen == [Placed("1")]
+    bus.publish(Placed("2"), id="place-2")
+    assert seen == [Placed("1")]  # of an id of the caller's own nobody knows who stored it
 
 
 def test_an_id_is_stored_and_handled_once(store: TenantStore) -> None:
