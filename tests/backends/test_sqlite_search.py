@@ -7,10 +7,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -311,15 +313,56 @@ def test_streams_are_listed_in_the_order_of_code_points(store: SqliteStore) -> N
 @pytest.mark.parametrize(
     ("prefix", "end"),
     [
-        ("", None),
+        ("", b""),
         ("a", "b"),
         ("a\U0010ffff", "b"),
-        ("\U0010ffff", None),
+        ("\U0010ffff", b""),
         ("x\ud7ff", "x\ue000"),
     ],
 )
-def test_the_end_of_a_prefix(prefix: str, end: str | None) -> None:
+def test_the_end_of_a_prefix(prefix: str, end: str | bytes) -> None:
     assert prefix_end(prefix) == end
+
+
+def steps_of(connection: apsw.Connection, do: Callable[[], object]) -> int:
+    """How many steps SQLite takes for this."""
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    connection.set_progress_handler(step, 1)
+    try:
+        do()
+    finally:
+        connection.set_progress_handler(None)
+    return steps
+
+
+def test_streams_are_found_without_a_look_at_other_streams(store: SqliteStore) -> None:
+    names = ["aaa", *(f"s{at:04}" for at in range(3_000)), "zzz"]
+    fill(store, [NewEvent.of("A", 1, stream=name) for name in names])
+    with store._reading() as reader:
+        connection = reader._connection
+
+        def read(prefix: str) -> int:
+            return reader.read_wire(1, filter=Filter(stream_prefix=prefix)).count
+
+        assert read("aaa") == read("zzz") == 1
+        for do in (
+            lambda: reader.streams("aaa", "", 10),
+            lambda: reader.streams("zzz", "", 10),
+            lambda: reader.streams("s", "s2990", 10),
+            lambda: reader.streams("", "s2990", 10),
+            lambda: read("aaa"),
+            lambda: read("zzz"),
+        ):
+            assert steps_of(connection, do) < 1_000
+    for prefix in ("aaa", "zzz"):
+        look = partial(first_match, store, Filter(stream_prefix=prefix), 1)
+        assert steps_of(store._writer, look) < 1_000
 
 
 def test_a_trim_forgets_names_but_not_versions(store: SqliteStore) -> None:

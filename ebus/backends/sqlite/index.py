@@ -35,7 +35,7 @@ _LAST_POSITION = """
 """
 _LATER_POSITION = """
     SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
-    WHERE streams.name >= ? AND (? IS NULL OR streams.name < ?) AND stream_events.position > ?
+    WHERE streams.name >= ? AND streams.name < ? AND stream_events.position > ?
     LIMIT 1
 """
 _TYPES = """
@@ -84,9 +84,9 @@ class StoredIndex:
             return position if position is not None and position > after else None
         is_late = self._head - after <= SEGMENT_EVENTS
         if wanted.stream_prefix is not None and not wanted.types and not is_late:
-            end = prefix_end(wanted.stream_prefix)
+            prefix = wanted.stream_prefix
             position = self._connection.execute(
-                _LATER_POSITION, (wanted.stream_prefix, end, end, after)
+                _LATER_POSITION, (prefix, prefix_end(prefix), after)
             ).get
             return position
         found = candidates(

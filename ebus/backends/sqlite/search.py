@@ -53,7 +53,7 @@ _POSITIONS = """
     ORDER BY version
 """
 _STREAMS = """
-    SELECT stream FROM streams WHERE name >= ? AND (? IS NULL OR name < ?) ORDER BY name LIMIT ?
+    SELECT stream FROM streams WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
 """
 _SEGMENTS = """
     SELECT segment FROM type_segments WHERE type = ? AND segment BETWEEN ? AND ?
@@ -193,13 +193,16 @@ def block_at(connection: apsw.Connection, position: int) -> Block | None:
     return None
 
 
-def prefix_end(prefix: str) -> str | None:
-    """The least text behind all that begin with the prefix; None when there is none behind them."""
+def prefix_end(prefix: str) -> str | bytes:
+    """The least text behind all that begin with the prefix; without one a BLOB, behind any text.
+
+    So that the end is one bound, which an index can be searched by.
+    """
     for at in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[at])
         if code < 0x10FFFF:
             return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None
+    return b""
 
 
 def _between(
@@ -236,9 +239,8 @@ def _positions(
             "SELECT stream FROM streams WHERE name = ?", (wanted.stream,)
         ).fetchall()
     elif prefix is not None:
-        end = prefix_end(prefix)
         numbers = connection.execute(
-            _STREAMS, (prefix, end, end, MAX_MERGED_STREAMS + 1)
+            _STREAMS, (prefix, prefix_end(prefix), MAX_MERGED_STREAMS + 1)
         ).fetchall()
         if len(numbers) > MAX_MERGED_STREAMS:
             return None
