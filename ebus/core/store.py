@@ -35,7 +35,7 @@ from ebus.core.event import (
     check_text,
 )
 from ebus.core.filter import Filter, check_filter
-from ebus.core.limits import MAX_POSITION, Limits
+from ebus.core.limits import MAX_CONDITION_FILTERS, MAX_POSITION, Limits
 
 LOOK_AGAIN_S = 0.05
 """How often a store looks whether another process has appended, while somebody waits."""
@@ -638,9 +638,6 @@ def check_expectation(expect: Expectation, limits: Limits) -> None:
                 types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
             ):
                 raise InvalidExpectation("a condition's filters are of types and streams only")
-
-
-MAX_CONDITION_FILTERS = 100
 
 
 def _check_expected(what: str, value: int) -> None:

@@ -19,15 +19,13 @@ import msgspec
 from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.segments import SEGMENT_EVENTS, first_in, segment_of
 from ebus.core.filter import Filter
-from ebus.core.limits import MAX_POSITION
+from ebus.core.limits import (
+    MAX_LOOKED_AT_BYTES,
+    MAX_LOOKED_AT_EVENTS,
+    MAX_MERGED_STREAMS,
+    MAX_POSITION,
+)
 from ebus.core.store import ReadBounds, WirePage
-
-MAX_LOOKED_AT_EVENTS = 32_768
-MAX_LOOKED_AT_BYTES = 16 * 1024 * 1024
-"""Once a page has looked at so much it is cut short, whatever it holds."""
-
-MAX_MERGED_STREAMS = 64
-"""Up to so many streams of one prefix are merged; with more, all events are looked at."""
 
 _FIRST_BATCH_ROWS = 16
 _BATCH_ROWS = 1_024
