@@ -18,7 +18,8 @@ MAX_CONDITION_FILTERS = 100
 
 MAX_LOOKED_AT_EVENTS = 32_768
 MAX_LOOKED_AT_BYTES = 16 * MIB
-"""Once the SQLite engine has looked at so much for one filtered page, it cuts the page short."""
+"""What the SQLite engine looks at for one filtered page, which it then cuts short, or for one
+condition, which it then refuses."""
 
 MAX_MERGED_STREAMS = 64
 """Streams of one prefix that the SQLite engine merges; with more, it looks at all events."""

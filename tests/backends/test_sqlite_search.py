@@ -18,10 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ebus import Event, Limits, NewEvent
-from ebus.backends.sqlite import SqliteEngine, SqliteStore, search
+from ebus.backends.sqlite import SqliteEngine, SqliteStore, index, search
 from ebus.backends.sqlite.index import StoredIndex
 from ebus.backends.sqlite.search import prefix_end
-from ebus.core.errors import InvalidFilter, InvalidRange, MatchConflict, StoreClosed
+from ebus.core.errors import (
+    InvalidExpectation,
+    InvalidFilter,
+    InvalidRange,
+    MatchConflict,
+    StoreClosed,
+)
 from ebus.core.filter import Filter
 from ebus.core.plan import plan_writes
 from ebus.core.store import (
@@ -162,8 +168,8 @@ def test_it_comes_to_the_same_as_looking_at_every_event(
             later = {
                 e.position for e in events if e.position > since and condition.matches(e, e.version)
             }
-            index = first_match(another, condition, since)
-            assert (index in later) if later else index is None
+            match = first_match(another, condition, since)
+            assert (match in later) if later else match is None
 
 
 def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
@@ -179,6 +185,87 @@ def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
             room=None,
         ).results
     return result.current if isinstance(result, MatchConflict) else None
+
+
+def expecting(after: int, *filters: Filter) -> Expectation:
+    return Expectation(none_after=NoneAfter(after, filters))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(types=("B",)),
+        Filter(types=("Rare", "B")),
+        Filter(stream="s1"),
+        Filter(stream="s1", stream_prefix="s"),
+        Filter(stream_prefix="none"),
+        Filter(stream="none", types=("A",)),
+    ],
+    ids=str,
+)
+def test_what_an_index_answers_may_be_as_far_back_as_it_likes(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("B", 1, stream="s1")])
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at % 9 + 2}") for at in range(1_300)])
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 0)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 0)
+    store.append([NewEvent.of("C", 1)], expect=expecting(1, *[wanted] * 50))
+
+
+ONE_BY_ONE = {
+    "a prefix": Filter(stream_prefix="t"),
+    "a stream and types": Filter(stream="s1", types=("B",)),
+    "a prefix and types": Filter(stream_prefix="s", types=("B",)),
+    "a prefix of many streams and types": Filter(stream_prefix="", types=("B",)),
+}
+
+
+def fill_for_one_by_one(store: SqliteStore) -> int:
+    """The position after which none of them matches, more than a segment before the head."""
+    fill(store, [NewEvent.of("A", 1, stream=f"t{at}") for at in range(99)])
+    fill(store, [NewEvent.of("B", 1, stream="s1")])
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at % 3}") for at in range(300)])
+    fill(store, [NewEvent.of("C", 1)] * 300)
+    return 100
+
+
+@pytest.mark.parametrize("bound", ["MAX_LOOKED_AT_EVENTS", "MAX_LOOKED_AT_BYTES"])
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_a_condition_that_would_look_at_too_much_is_refused(
+    store: SqliteStore, wanted: Filter, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bound == "MAX_LOOKED_AT_BYTES" and not wanted.types:
+        pytest.skip("it looks at no events")
+    after = fill_for_one_by_one(store)
+    store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    head = store.head()
+    monkeypatch.setattr(index, bound, 50)
+    with pytest.raises(InvalidExpectation, match="too far back"):
+        store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    assert store.head() == head
+    store.append([NewEvent.of("D", 1)], expect=expecting(head, wanted))
+
+
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_the_filters_of_a_condition_look_at_so_much_together(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 1_000)
+    store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    with pytest.raises(InvalidExpectation, match="too far back"):
+        store.append([NewEvent.of("D", 1)], expect=expecting(after, *[wanted] * 11))
+
+
+def test_of_a_prefix_with_too_many_streams_a_match_is_still_told(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at:03}") for at in range(700)])
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 10)
+    with pytest.raises(MatchConflict) as caught:
+        store.append([NewEvent.of("A", 1)], expect=expecting(5, Filter(stream_prefix="s")))
+    assert caught.value.current == 11
 
 
 def test_a_condition_refuses_what_came_meanwhile(store: SqliteStore) -> None:

@@ -11,10 +11,12 @@ from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.search import block_at, candidates, decode_seen, prefix_end
 from ebus.backends.sqlite.segments import SEGMENT_EVENTS
 from ebus.core.consumers import Lease, Parked, Subscription, Waiting
-from ebus.core.errors import StoreDamaged
+from ebus.core.errors import InvalidExpectation, StoreDamaged
 from ebus.core.event import Event, decode_event
 from ebus.core.filter import Filter
+from ebus.core.limits import MAX_LOOKED_AT_BYTES, MAX_LOOKED_AT_EVENTS
 from ebus.core.plan import Plan
+from ebus.core.store import NoneAfter
 
 STREAM_VERSION = "SELECT coalesce((SELECT version FROM streams WHERE name = ?), 0)"
 
@@ -33,10 +35,11 @@ _LAST_POSITION = """
     SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
     WHERE streams.name = ?
 """
-_LATER_POSITION = """
-    SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
-    WHERE streams.name >= ? AND streams.name < ? AND stream_events.position > ?
-    LIMIT 1
+# Of the first so many streams; those of which every event was trimmed have no position.
+_LAST_POSITIONS = """
+    SELECT count(*), coalesce(max(position), 0)
+    FROM (SELECT stream, version FROM streams WHERE name >= ? AND name < ? LIMIT ?)
+    LEFT JOIN stream_events USING (stream, version)
 """
 _TYPES = """
     WITH RECURSIVE each(type) AS (
@@ -72,11 +75,20 @@ class StoredIndex:
         version: int = self._connection.execute(STREAM_VERSION, (stream,)).get
         return version
 
-    def any_match(self, wanted: Filter, after: int) -> int | None:
-        """Bounded by a few rows for a stream, and for what came lately; else it searches."""
-        position: int | None
-        if after >= self._head:
+    def any_match(self, condition: NoneAfter) -> int | None:
+        """Indexes answer what is of types, of a stream, or came lately: they name a few blocks.
+
+        For the rest, of a prefix, or of a stream and types, it looks at streams and events one by
+        one, and at a bounded number for all filters together.
+        """
+        if condition.position >= self._head:
             return None
+        looks = _Looks()
+        each = (self._match(wanted, condition.position, looks) for wanted in condition.filters)
+        return next((position for position in each if position is not None), None)
+
+    def _match(self, wanted: Filter, after: int, looks: _Looks) -> int | None:
+        position: int | None
         if wanted.stream is not None and not wanted.types:
             if not wanted.stream.startswith(wanted.stream_prefix or ""):
                 return None
@@ -85,10 +97,15 @@ class StoredIndex:
         is_late = self._head - after <= SEGMENT_EVENTS
         if wanted.stream_prefix is not None and not wanted.types and not is_late:
             prefix = wanted.stream_prefix
-            position = self._connection.execute(
-                _LATER_POSITION, (prefix, prefix_end(prefix), after)
+            count, position = self._connection.execute(
+                _LAST_POSITIONS, (prefix, prefix_end(prefix), MAX_LOOKED_AT_EVENTS + 1)
             ).get
-            return position
+            if position > after:
+                return position
+            looks.count(count, 0)
+            return None
+        is_answered = is_late or (wanted.stream is None and wanted.stream_prefix is None)
+        known: Block | None = None
         found = candidates(
             self._connection,
             None if is_late and wanted.stream is None else wanted,
@@ -99,6 +116,9 @@ class StoredIndex:
         )
         with closing(found):
             for block, first, last in found:
+                if not is_answered:
+                    looks.count(last - first + 1, 0 if block is known else len(block.events))
+                    known = block
                 seen = decode_seen(block.slice(first, last))
                 for at in range(len(seen) - 1, -1, -1):
                     if wanted.matches(seen[at], seen[at].version):
@@ -107,6 +127,24 @@ class StoredIndex:
 
     def subscription(self, name: str) -> Subscription | None:
         return subscription_of(self._connection.execute(SUBSCRIPTION, (name,)).get)
+
+
+class _Looks:
+    """How much a condition has looked at."""
+
+    def __init__(self) -> None:
+        self._events = self._bytes = 0
+
+    def count(self, events: int, size_bytes: int) -> None:
+        """Before it looks at so much more. Raises `InvalidExpectation` when that is too much."""
+        self._events += events
+        self._bytes += size_bytes
+        if self._events > MAX_LOOKED_AT_EVENTS or self._bytes > MAX_LOOKED_AT_BYTES:
+            raise InvalidExpectation(
+                f"a condition looks at {MAX_LOOKED_AT_EVENTS} events or "
+                f"{MAX_LOOKED_AT_BYTES} bytes at most: its position is too far back, expect a "
+                "later one"
+            )
 
 
 class _Consumers(msgspec.Struct, frozen=True, omit_defaults=True):

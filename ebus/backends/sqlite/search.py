@@ -29,7 +29,7 @@ from ebus.core.store import ReadBounds, WirePage
 
 _FIRST_BATCH_ROWS = 16
 _BATCH_ROWS = 1_024
-"""Small at first: of many streams that are merged, a page may take but a few events each."""
+"""Small at first: of many that are merged, a page may take but a few each."""
 
 _BLOCKS_BACKWARDS = """
     SELECT first_position, last_position, starts, events
@@ -321,12 +321,14 @@ def _segments(
 def _type_segments(
     connection: apsw.Connection, name: str, least: int, most: int, backwards: bool
 ) -> Iterator[int]:
-    statement = f"{_SEGMENTS} {'DESC' if backwards else ''} LIMIT {_BATCH_ROWS}"
+    statement = f"{_SEGMENTS} {'DESC' if backwards else ''} LIMIT ?"
+    batch = _FIRST_BATCH_ROWS
     while least <= most:
-        rows: list[Any] = connection.execute(statement, (name, least, most)).fetchall()
+        rows: list[Any] = connection.execute(statement, (name, least, most, batch)).fetchall()
         yield from (segment for (segment,) in rows)
-        if len(rows) < _BATCH_ROWS:
+        if len(rows) < batch:
             return
+        batch = min(_BATCH_ROWS, batch * 4)
         if backwards:
             most = rows[-1][0] - 1
         else:
