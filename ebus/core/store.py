@@ -44,7 +44,9 @@ LOOK_AGAIN_S = 0.05
 class NoneAfter(msgspec.Struct, frozen=True):
     """That no event which matches any of the filters came after a position.
 
-    The filters are of types and streams, 1 to 100 of them.
+    The filters are of types and streams, 1 to 100 of them. Of types, or of a stream, the position
+    may be as far back as one likes; of a prefix, or of a stream and types, an engine may refuse to
+    look at too much.
     """
 
     position: int
@@ -178,7 +180,8 @@ class TenantStore(Protocol):
         stream, metadata and (if it has one) time stamp, is not stored again: the answer tells
         where it is. If all of them are, what is expected does not matter any more.
 
-        Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`, `InvalidExpectation`;
+        Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`, `InvalidExpectation`, also for a
+        condition that would look at too many events;
         `IdConflict` for an id that is stored with other content, `PositionConflict`,
         `VersionConflict` and `MatchConflict` when what is expected is not so.
         """
