@@ -21,7 +21,7 @@ from ebus.core.errors import (
     StoreFull,
     VersionConflict,
 )
-from ebus.core.event import Event, NewEvent, encode_event, encode_events
+from ebus.core.event import Event, NewEvent, encode_event, encode_events, metadata_of
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import (
     Append,
@@ -267,7 +267,7 @@ class _Planning:
             stored.type != event.type
             or bytes(stored.data).strip(b" \t\r\n") != bytes(event.data).strip(b" \t\r\n")
             or stored.stream != event.stream
-            or (stored.metadata or {}) != (event.metadata or {})
+            or (metadata_of(stored) or {}) != (metadata_of(event) or {})
             or (event.timestamp or there.timestamp) != there.timestamp
         ):
             raise IdConflict(
