@@ -485,6 +485,10 @@ class Room:
 
     `events` and `size_bytes` are what is stored before them, `knows` says whether there is a
     checkpoint of a name.
+
+    A write counts by the JSON of its events, or by its name when that is new. Not counted is what
+    it adds beside: leases, and what waits or is parked, of a name that is known; rows of indexes
+    (ids, streams, types). Where the engine stores it, it is in the `size_bytes` of the next commit.
     """
 
     def __init__(
