@@ -27,6 +27,7 @@ from ebus.core.errors import (
     InvalidRange,
     MatchConflict,
     StoreClosed,
+    StoreUnavailable,
 )
 from ebus.core.filter import Filter
 from ebus.core.plan import plan_writes
@@ -316,6 +317,30 @@ def test_types_of_what_another_process_wrote_are_found(tmp_path: Path) -> None:
         assert positions(store, Filter(stream="s", from_version=1_200)) == [1_200, 1_201, 1_202]
 
 
+def test_types_are_found_after_a_commit_that_was_rolled_back(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append([NewEvent.of("A", 1)] * 512)
+    with monkeypatch.context() as patch:
+        patch.setattr("ebus.backends.sqlite.store.store_names", fail)
+        with pytest.raises(StoreUnavailable):
+            store.append([NewEvent.of("Lost", 1)] * 300)
+    assert store.head() == 512
+    for kind, count in (("B", 500), ("C", 12)):
+        store.append([NewEvent.of(kind, 1)] * count)
+    assert positions(store, Filter(types=("B",))) == list(range(513, 1_013))
+    assert positions(store, Filter(types=("C",))) == list(range(1_013, 1_025))
+    execute = store._writer.execute
+    assert execute("SELECT type FROM type_segments WHERE segment = 1").fetchall() == [
+        ("B",),
+        ("C",),
+    ]
+
+
+def fail(*values: object) -> None:
+    raise apsw.IOError("the disk")
+
+
 def test_a_page_that_looked_at_much_is_cut_short(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,11 +373,14 @@ def test_pages_backwards_end_at_their_bounds(store: SqliteStore) -> None:
     assert len(store.read(1, 2**63 - 1, backwards=True).events) == 300
 
 
-def test_times_are_half_open(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [None, "s"], ids=["plain", "named"])
+def test_times_are_half_open(
+    store: SqliteStore, stream: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = 0
     monkeypatch.setattr(time, "time_ns", lambda: seconds * 1_000_000_000)
     for seconds in (10, 20, 15, 30, 30):  # noqa: B007 - the clock
-        store.append([NewEvent.of("A", 1, "2024-01-01T00:00:00Z")] * 2)
+        store.append([NewEvent.of("A", 1, "2024-01-01T00:00:00Z", stream=stream)] * 2)
 
     def found(since: int | None, until: int | None) -> list[int]:
         wanted = Filter(

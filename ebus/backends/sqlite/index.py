@@ -178,7 +178,7 @@ def subscription_of(row: tuple[int, bytes | None] | None) -> Subscription | None
 
 def _subscription_row(name: str, it: Subscription) -> tuple[str, int, bytes | None]:
     consumers = None
-    if it.has_group:
+    if it != Subscription(position=it.position):
         consumers = msgspec.json.encode(_Consumers(it.frontier, it.leases, it.waiting, it.parked))
     return name, it.position, consumers
 
