@@ -239,6 +239,8 @@ def test_a_condition_that_would_look_at_too_much_is_refused(
     if bound == "MAX_LOOKED_AT_BYTES" and not wanted.types:
         pytest.skip("it looks at no events")
     after = fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 1_000)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 100_000)  # more than there are
     store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
     head = store.head()
     monkeypatch.setattr(index, bound, 50)
@@ -257,6 +259,17 @@ def test_the_filters_of_a_condition_look_at_so_much_together(
     store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
     with pytest.raises(InvalidExpectation, match="too far back"):
         store.append([NewEvent.of("D", 1)], expect=expecting(after, *[wanted] * 11))
+
+
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_a_condition_on_what_came_lately_is_never_refused(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 0)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 0)
+    late = store.head() - 512
+    store.append([NewEvent.of("D", 1)], expect=expecting(late, *[wanted] * 5))
 
 
 def test_of_a_prefix_with_too_many_streams_a_match_is_still_told(
