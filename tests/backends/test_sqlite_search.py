@@ -162,20 +162,24 @@ def test_it_comes_to_the_same_as_looking_at_every_event(
             matching = [e.position for e in events if wanted.matches(e, e.version)]
             assert positions(store, wanted, limit=limit) == matching
             assert positions(store, wanted, backwards=True, limit=limit) == matching[::-1]
-            condition = Filter(
-                types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
-            )
-            since = int(head * after)
+        conditions = [
+            Filter(types=it.types, stream=it.stream, stream_prefix=it.stream_prefix)
+            for it in filters
+        ]
+        since = int(head * after)
+        for together in [*([one] for one in conditions), conditions]:
             later = {
-                e.position for e in events if e.position > since and condition.matches(e, e.version)
+                e.position
+                for e in events
+                if e.position > since and any(it.matches(e, e.version) for it in together)
             }
-            match = first_match(another, condition, since)
+            match = first_match(another, since, *together)
             assert (match in later) if later else match is None
 
 
-def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
+def first_match(store: SqliteStore, after: int, *filters: Filter) -> int | None:
     """What refuses an append of which it is expected that nothing came after; None if nothing."""
-    expect = Expectation(none_after=NoneAfter(after, (wanted,)))
+    expect = Expectation(none_after=NoneAfter(after, filters))
     with store._writing() as connection:
         [result] = plan_writes(
             [Append([NewEvent.of("A", 1)], expect)],
@@ -259,6 +263,28 @@ def test_the_filters_of_a_condition_look_at_so_much_together(
     store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
     with pytest.raises(InvalidExpectation, match="too far back"):
         store.append([NewEvent.of("D", 1)], expect=expecting(after, *[wanted] * 11))
+
+
+@pytest.mark.parametrize("after", [1, 200])
+def test_filters_of_types_look_at_a_segment_together(
+    store: SqliteStore, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("A", 1)] * 700)
+    looks = 0
+
+    def decode(events: bytes) -> list[search.Seen]:
+        nonlocal looks
+        seen = search.decode_seen(events)
+        looks += len(seen)
+        return seen
+
+    monkeypatch.setattr(index, "decode_seen", decode)
+    filters = [Filter(types=(f"None{at}",)) for at in range(99)]
+    store.append([NewEvent.of("B", 1)], expect=expecting(after, *filters))
+    assert looks <= 512
+    with pytest.raises(MatchConflict) as caught:
+        store.append([NewEvent.of("B", 1)], expect=expecting(after, *filters, Filter()))
+    assert caught.value.current == 701
 
 
 @pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
@@ -489,7 +515,7 @@ def test_streams_are_found_without_a_look_at_other_streams(store: SqliteStore) -
         ):
             assert steps_of(connection, do) < 1_000
     for prefix in ("aaa", "zzz"):
-        look = partial(first_match, store, Filter(stream_prefix=prefix), 1)
+        look = partial(first_match, store, 1, Filter(stream_prefix=prefix))
         assert steps_of(store._writer, look) < 1_000
 
 

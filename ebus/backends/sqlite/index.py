@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
 import apsw
@@ -81,47 +82,68 @@ class StoredIndex:
         For the rest, of a prefix, or of a stream and types, it looks at streams and events one by
         one, and at a bounded number for all filters together.
         """
-        if condition.position >= self._head:
+        after = condition.position
+        if after >= self._head:
             return None
-        looks = _Looks()
-        each = (self._match(wanted, condition.position, looks) for wanted in condition.filters)
-        return next((position for position in each if position is not None), None)
-
-    def _match(self, wanted: Filter, after: int, looks: _Looks) -> int | None:
-        position: int | None
-        if wanted.stream is not None and not wanted.types:
-            if not wanted.stream.startswith(wanted.stream_prefix or ""):
-                return None
-            position = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
-            return position if position is not None and position > after else None
         is_late = self._head - after <= SEGMENT_EVENTS
-        if wanted.stream_prefix is not None and not wanted.types and not is_late:
-            prefix = wanted.stream_prefix
-            count, position = self._connection.execute(
-                _LAST_POSITIONS, (prefix, prefix_end(prefix), MAX_LOOKED_AT_EVENTS + 1)
-            ).get
-            if position > after:
-                return position
-            looks.count(count, 0)
+        looks = _Looks()
+        together: list[Filter] = []
+        found: int | None
+        for wanted in condition.filters:
+            if wanted.stream is not None and not wanted.types:
+                found = self._last_of_stream(wanted, after)
+            elif is_late or (wanted.stream is None and wanted.stream_prefix is None):
+                together.append(wanted)
+                continue
+            elif wanted.types:
+                found = self._search([wanted], wanted, after, looks)
+            else:
+                found = self._last_of_prefix(wanted.stream_prefix or "", after, looks)
+            if found is not None:
+                return found
+        if not together:
             return None
-        is_answered = is_late or (wanted.stream is None and wanted.stream_prefix is None)
+        types = {name for wanted in together for name in wanted.types}
+        is_of_types = not is_late and all(wanted.types for wanted in together)
+        return self._search(together, Filter(types=tuple(types)) if is_of_types else None, after)
+
+    def _last_of_stream(self, wanted: Filter, after: int) -> int | None:
+        assert wanted.stream is not None
+        if not wanted.stream.startswith(wanted.stream_prefix or ""):
+            return None
+        position: int | None = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
+        return position if position is not None and position > after else None
+
+    def _last_of_prefix(self, prefix: str, after: int, looks: _Looks) -> int | None:
+        position: int
+        count, position = self._connection.execute(
+            _LAST_POSITIONS, (prefix, prefix_end(prefix), MAX_LOOKED_AT_EVENTS + 1)
+        ).get
+        if position > after:
+            return position
+        looks.count(count, 0)
+        return None
+
+    def _search(
+        self,
+        filters: Sequence[Filter],
+        where: Filter | None,
+        after: int,
+        looks: _Looks | None = None,
+    ) -> int | None:
+        """What matches any of the filters, among the candidates of one."""
         known: Block | None = None
         found = candidates(
-            self._connection,
-            None if is_late and wanted.stream is None else wanted,
-            after + 1,
-            self._head,
-            head=self._head,
-            backwards=True,
+            self._connection, where, after + 1, self._head, head=self._head, backwards=True
         )
         with closing(found):
             for block, first, last in found:
-                if not is_answered:
+                if looks is not None:
                     looks.count(last - first + 1, 0 if block is known else len(block.events))
                     known = block
                 seen = decode_seen(block.slice(first, last))
                 for at in range(len(seen) - 1, -1, -1):
-                    if wanted.matches(seen[at], seen[at].version):
+                    if any(wanted.matches(seen[at], seen[at].version) for wanted in filters):
                         return first + at
         return None
 
