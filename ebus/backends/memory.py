@@ -19,6 +19,7 @@ from ebus.core.limits import Limits
 from ebus.core.plan import Index, Plan, plan_writes
 from ebus.core.store import (
     NO_QUOTA,
+    NoneAfter,
     Page,
     Quota,
     Room,
@@ -64,9 +65,11 @@ class Log(Index):
     def stream_version(self, stream: str) -> int:
         return self.streams.get(stream, 0)
 
-    def any_match(self, wanted: Filter, after: int) -> int | None:
-        for position in range(after + 1, self.head + 1):
-            if position in self.events and self.matches(wanted, position):
+    def any_match(self, condition: NoneAfter) -> int | None:
+        for position in range(condition.position + 1, self.head + 1):
+            if position in self.events and any(
+                self.matches(wanted, position) for wanted in condition.filters
+            ):
                 return position
         return None
 

@@ -24,7 +24,7 @@ from ebus.bus.resumable import OnFailure, Resumable
 from ebus.bus.running import InThread, Runner, finished, runner_for_here, running_loop
 from ebus.bus.subscriptions import Subscribing, Subscription, takes_stored
 from ebus.bus.vocabulary import Vocabulary, is_storable
-from ebus.core.event import Event, NewEvent
+from ebus.core.event import Event, NewEvent, metadata_of
 from ebus.core.filter import Filter
 from ebus.core.store import Expectation, TenantStore
 
@@ -394,4 +394,5 @@ class _HandOn(Course):
 
 
 def _as_stored(new: NewEvent, position: int, version: int | None, timestamp: str) -> Event:
-    return Event(position, new.type, new.data, timestamp, new.id, new.stream, version, new.metadata)
+    metadata = metadata_of(new)
+    return Event(position, new.type, new.data, timestamp, new.id, new.stream, version, metadata)

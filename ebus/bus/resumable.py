@@ -17,7 +17,8 @@ from ebus.bus.vocabulary import Vocabulary, is_storable
 from ebus.core.consumers import reason_of
 from ebus.core.errors import CheckpointConflict, EbusError, LeaseLost
 from ebus.core.event import Event
-from ebus.core.filter import MAX_FILTER_TYPES, Filter
+from ebus.core.filter import Filter
+from ebus.core.limits import MAX_FILTER_TYPES
 from ebus.core.store import TenantStore
 
 OnFailure = Literal["stop", "park"]

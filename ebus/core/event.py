@@ -41,7 +41,8 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `id` is the client's own name for the event, 1 to 255 characters, and unique within the
     tenant: to append it once more changes nothing. `stream` names the entity that the event is
     about, 1 to 255 characters; within it the event gets the next version. `metadata` is a flat
-    map of texts, at most 16 KiB as JSON. None of them holds control characters but metadata.
+    map of texts, or one that is JSON already: at most 16 KiB as JSON. None of them holds control
+    characters but metadata.
 
     Making one checks nothing: a store checks what it is given when it is appended.
     """
@@ -51,7 +52,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     timestamp: str | UnsetType = UNSET
     id: str | None = None
     stream: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] | Raw | None = None
 
     @classmethod
     def of(
@@ -62,7 +63,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         *,
         id: str | None = None,
         stream: str | None = None,
-        metadata: dict[str, str] | None = None,
+        metadata: dict[str, str] | Raw | None = None,
     ) -> Self:
         """An event whose data is `value` as JSON: anything that msgspec can encode.
 
@@ -90,8 +91,11 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class _ParsedEvent(NewEvent, frozen=True, gc=False):
     """An event that was read from JSON: its data is a JSON document for certain.
 
-    So nobody may take one and put other data into it.
+    So nobody may take one and put other data into it. Its metadata has not been looked at: as a map
+    it takes ten times as much memory, and whoever parses holds up others.
     """
+
+    metadata: Raw = None  # type: ignore[assignment] # of a union with None msgspec makes no Raw
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -153,8 +157,20 @@ def _further_members(event: NewEvent | Event, version: int | None) -> Iterator[b
         yield b',"id":' + _encode_json(event.id)
     if event.stream is not None:
         yield b',"stream":%b,"version":%d' % (_encode_json(event.stream), version or 0)
-    if event.metadata is not None:
+    if isinstance(event.metadata, Raw):
+        if bytes(event.metadata).strip(b" \t\r\n") != b"null":
+            yield b',"metadata":%b' % event.metadata
+    elif event.metadata is not None:
         yield b',"metadata":' + _encode_json(event.metadata)
+
+
+_decode_metadata = msgspec.json.Decoder(dict[str, str] | None).decode
+
+
+def metadata_of(event: NewEvent | Event) -> dict[str, str] | None:
+    """The metadata as a map. It must have been checked."""
+    metadata = event.metadata
+    return _decode_metadata(metadata) if isinstance(metadata, Raw) else metadata
 
 
 def decode_event(wire: bytes) -> Event:
@@ -380,18 +396,29 @@ def _check_further_members(event: NewEvent, limits: Limits, index: int) -> None:
         check_text(event.id, limits.max_event_id_chars, index=index, field="id")
     if event.stream is not None:
         check_text(event.stream, limits.max_stream_chars, index=index, field="stream")
-    metadata: Any = event.metadata
-    if metadata is None:
-        return
-    if type(metadata) is not dict or set(map(type, chain(*metadata.items()))) - {str}:
-        raise InvalidEvent("must be a flat map of texts", index=index, field="metadata")
+    if event.metadata is not None:
+        _check_metadata(event.metadata, limits.max_metadata_bytes, index)
+
+
+def _check_metadata(metadata: Any, max_bytes: int, index: int) -> None:
+    not_flat = "must be a flat map of texts"
+    if not isinstance(metadata, Raw) and (
+        type(metadata) is not dict or set(map(type, chain(*metadata.items()))) - {str}
+    ):
+        raise InvalidEvent(not_flat, index=index, field="metadata")
     try:
-        size = len(_encode_json(metadata))
+        size = len(metadata if isinstance(metadata, Raw) else _encode_json(metadata))
     except UnicodeEncodeError:
         raise InvalidEvent("must not hold lone surrogates", index=index, field="metadata") from None
-    if size > limits.max_metadata_bytes:
-        problem = f"metadata has {size} bytes, at most {limits.max_metadata_bytes} are allowed"
+    if size > max_bytes:
+        problem = f"metadata has {size} bytes, at most {max_bytes} are allowed"
         raise EventTooLarge(problem, index=index)
+    if isinstance(metadata, Raw):  # which is small enough now to be looked at
+        try:
+            _decode_metadata(metadata)
+        except (UnicodeDecodeError, msgspec.MsgspecError) as error:
+            problem = f"{not_flat}: {error}"
+            raise InvalidEvent(problem, index=index, field="metadata") from None
 
 
 _TIMESTAMP = re.compile(

@@ -8,9 +8,7 @@ import msgspec
 
 from ebus.core.errors import InvalidEvent, InvalidFilter
 from ebus.core.event import check_text, instant_ns, is_timestamp
-from ebus.core.limits import MAX_POSITION, Limits
-
-MAX_FILTER_TYPES = 100
+from ebus.core.limits import MAX_FILTER_TYPES, MAX_POSITION, Limits
 
 
 class Filterable(Protocol):

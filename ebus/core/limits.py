@@ -1,4 +1,4 @@
-"""Every bound, with its unit in its name."""
+"""Every bound, with its unit in its name. What nobody needs to set is a constant."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ MIB = 1024 * KIB
 
 MAX_POSITION = 2**63 - 1
 """The largest position or checkpoint: what a signed 64-bit integer holds."""
+
+MAX_FILTER_TYPES = 100
+"""Types of one filter."""
+
+MAX_CONDITION_FILTERS = 100
+"""Filters of one condition of which an append expects that nothing matches."""
+
+MAX_LOOKED_AT_EVENTS = 32_768
+MAX_LOOKED_AT_BYTES = 16 * MIB
+"""What the SQLite engine looks at for one filtered page, which it then cuts short, or for one
+condition, which it then refuses."""
+
+MAX_MERGED_STREAMS = 64
+"""Streams of one prefix that the SQLite engine merges; with more, it looks at all events."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,8 +21,7 @@ from ebus.core.errors import (
     StoreFull,
     VersionConflict,
 )
-from ebus.core.event import Event, NewEvent, encode_event, encode_events
-from ebus.core.filter import Filter
+from ebus.core.event import Event, NewEvent, encode_event, encode_events, metadata_of
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import (
     Append,
@@ -30,6 +29,7 @@ from ebus.core.store import (
     ChangeSubscription,
     Checked,
     Expectation,
+    NoneAfter,
     Placed,
     Room,
     SaveCheckpoint,
@@ -53,8 +53,11 @@ class Index(Protocol):
         """As `TenantStore.stream_version`."""
         ...
 
-    def any_match(self, wanted: Filter, after: int) -> int | None:
-        """The position of an event that matches and lies beyond `after`; None without one."""
+    def any_match(self, condition: NoneAfter) -> int | None:
+        """The position of an event that the condition excludes; None without one.
+
+        Writers wait meanwhile: raises `InvalidExpectation` where it would have to look at too much.
+        """
         ...
 
     def subscription(self, name: str) -> Subscription | None:
@@ -264,7 +267,7 @@ class _Planning:
             stored.type != event.type
             or bytes(stored.data).strip(b" \t\r\n") != bytes(event.data).strip(b" \t\r\n")
             or stored.stream != event.stream
-            or (stored.metadata or {}) != (event.metadata or {})
+            or (metadata_of(stored) or {}) != (metadata_of(event) or {})
             or (event.timestamp or there.timestamp) != there.timestamp
         ):
             raise IdConflict(
@@ -287,20 +290,22 @@ class _Planning:
                     current=current,
                 )
         if expect.none_after is not None:
-            for wanted in expect.none_after.filters:
-                found = self._match(wanted, expect.none_after.position)
-                if found is not None:
-                    raise MatchConflict(
-                        f"the event at position {found} matches what was not to have come after "
-                        f"{expect.none_after.position}",
-                        current=found,
-                    )
+            found = self._match(expect.none_after)
+            if found is not None:
+                raise MatchConflict(
+                    f"the event at position {found} matches what was not to have come after "
+                    f"{expect.none_after.position}",
+                    current=found,
+                )
 
-    def _match(self, wanted: Filter, after: int) -> int | None:
-        for position, event in enumerate(self._plan.events, self._first_position):
-            if position > after and wanted.matches(event, None):
+    def _match(self, condition: NoneAfter) -> int | None:
+        # Of this commit, which is bounded, those that came after.
+        begin = max(0, condition.position + 1 - self._first_position)
+        events = self._plan.events[begin:]
+        for position, event in enumerate(events, self._first_position + begin):
+            if any(wanted.matches(event, None) for wanted in condition.filters):
                 return position
-        return self._index.any_match(wanted, after)
+        return self._index.any_match(condition)
 
 
 def encoded_event(event: NewEvent, placed: Placed) -> bytes:

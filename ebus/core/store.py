@@ -35,7 +35,7 @@ from ebus.core.event import (
     check_text,
 )
 from ebus.core.filter import Filter, check_filter
-from ebus.core.limits import MAX_POSITION, Limits
+from ebus.core.limits import MAX_CONDITION_FILTERS, MAX_POSITION, Limits
 
 LOOK_AGAIN_S = 0.05
 """How often a store looks whether another process has appended, while somebody waits."""
@@ -44,7 +44,9 @@ LOOK_AGAIN_S = 0.05
 class NoneAfter(msgspec.Struct, frozen=True):
     """That no event which matches any of the filters came after a position.
 
-    The filters are of types and streams, 1 to 100 of them.
+    The filters are of types and streams, 1 to 100 of them. Of types, or of a stream, the position
+    may be as far back as one likes; of a prefix, or of a stream and types, an engine may refuse to
+    look at too much.
     """
 
     position: int
@@ -178,7 +180,8 @@ class TenantStore(Protocol):
         stream, metadata and (if it has one) time stamp, is not stored again: the answer tells
         where it is. If all of them are, what is expected does not matter any more.
 
-        Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`, `InvalidExpectation`;
+        Raises `InvalidBatch`, `InvalidEvent`, `EventTooLarge`, `InvalidExpectation`, also for a
+        condition that would look at too many events;
         `IdConflict` for an id that is stored with other content, `PositionConflict`,
         `VersionConflict` and `MatchConflict` when what is expected is not so.
         """
@@ -482,6 +485,10 @@ class Room:
 
     `events` and `size_bytes` are what is stored before them, `knows` says whether there is a
     checkpoint of a name.
+
+    A write counts by the JSON of its events, or by its name when that is new. Not counted is what
+    it adds beside: leases, and what waits or is parked, of a name that is known; rows of indexes
+    (ids, streams, types). Where the engine stores it, it is in the `size_bytes` of the next commit.
     """
 
     def __init__(
@@ -638,9 +645,6 @@ def check_expectation(expect: Expectation, limits: Limits) -> None:
                 types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
             ):
                 raise InvalidExpectation("a condition's filters are of types and streams only")
-
-
-MAX_CONDITION_FILTERS = 100
 
 
 def _check_expected(what: str, value: int) -> None:

@@ -8,8 +8,7 @@ import msgspec
 
 from ebus.config import Config
 from ebus.core.consumers import MAX_ATTEMPTS, MAX_LEASE_S, MAX_REASON_CHARS
-from ebus.core.limits import MAX_POSITION
-from ebus.core.store import MAX_CONDITION_FILTERS
+from ebus.core.limits import MAX_CONDITION_FILTERS, MAX_POSITION
 from ebus.http.answers import JSON
 from ebus.http.problems import MEDIA_TYPE, Document
 from ebus.http.routes.health import Health

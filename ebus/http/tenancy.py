@@ -147,7 +147,7 @@ class _Entry(msgspec.Struct, frozen=True):
     """One key of a tenant, and what bounds who has it."""
 
     number: int
-    """The how manieth tenant it is in the config, from 0."""
+    """Its place among the tenants of the config, from 0."""
 
     tenant: TenantConfig
     key: KeyConfig

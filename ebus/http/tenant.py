@@ -38,7 +38,7 @@ class Tenant(msgspec.Struct, frozen=True):
     """Of the events that the tenant appends; None when there is no limit."""
 
     number: int = 0
-    """The how manieth tenant it is in the config, from 0."""
+    """Its place among the tenants of the config, from 0."""
 
     expires_at_s: float | None = None
     """When the key ends that let it in, in seconds since 1970; None when it does not."""

@@ -177,6 +177,17 @@ _BAD_METADATA: dict[str, Any] = {
     "a class of its own as a key": {DerivedText("a"): "b"},
     "a lone surrogate": {"a": "\ud800"},
     "a lone surrogate in a key": {"\udc00": "a"},
+    "JSON of text": Raw(b'"a"'),
+    "JSON of a list": Raw(b"[]"),
+    "JSON with a number within": Raw(b'{"a":1}'),
+    "JSON with a map within": Raw(b'{"a":{"b":"c"}}'),
+    "JSON of two documents": Raw(b"{} {}"),
+    "JSON that goes on with another member": Raw(b'{},"x":1'),
+    "JSON that ends within": Raw(b'{"a":"b"'),
+    "no JSON": Raw(b""),
+    "JSON with a lone surrogate": Raw(b'{"a":"\\ud800"}'),
+    "JSON that is no UTF-8": Raw(b'{"a":"\xff"}'),
+    "JSON that nests": Raw(b"[" * 10_000),
 }
 
 BAD_EVENTS: list[BadEvent] = [

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebus.core import consumers
-from ebus.core.consumers import Lease, Parked
+from ebus.core.consumers import Lease, Parked, Subscription
 from ebus.core.engine import Engine
 from ebus.core.errors import (
     CheckpointConflict,
@@ -67,6 +67,15 @@ class Consumers(Suite):
         assert store.checkpoint("mailer") == 0
         store.append(numbered(1))
         assert spans(store) == [(11, 11)]
+
+    def test_how_far_events_were_handed_out_is_known_once_all_are_finished(
+        self, store: TenantStore
+    ) -> None:
+        store.append(numbered(3))
+        store.acknowledge("mailer", lease(store).id)
+        assert store.subscription("mailer") == Subscription(position=3, frontier=3)
+        store.save_checkpoint("mailer", 3)
+        assert store.subscription("mailer") == Subscription(position=3)
 
     def test_a_lease_says_how_long_it_lasts_and_which_attempt_it_is(
         self, store: TenantStore

@@ -20,7 +20,7 @@ def new_event(
     timestamp: str = TIMESTAMP,
     id: str | None = None,
     stream: str | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: dict[str, str] | Raw | None = None,
 ) -> NewEvent:
     """A valid event that is ordinary in all that is not given."""
     return NewEvent(type, Raw(data), timestamp, id, stream, metadata)
@@ -48,7 +48,7 @@ class Sent(NamedTuple):
     timestamp: str
     id: str | None = None
     stream: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] | Raw | None = None
 
     def new_event(self) -> NewEvent:
         return NewEvent(

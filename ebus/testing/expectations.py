@@ -202,6 +202,26 @@ class Expectations(Suite):
         )
         assert [isinstance(it, Appended) for it in answers] == [False, False, True]
 
+    def test_a_condition_knows_the_positions_of_what_shares_its_commit(
+        self, store: TenantStore
+    ) -> None:
+        store.append(numbered(2))
+        filters = Filter(types=("None",)), Filter(types=("Mine",))
+        mine = Append([new_event(type="Mine")] * 3)
+        answers = store.commit(
+            [
+                mine,
+                Append(numbered(1), none_after(4, *filters)),
+                Append(numbered(1), none_after(5, *filters)),
+                Append(numbered(1), none_after(2, *filters)),
+            ]
+        )
+        assert answers[0] == Appended(3, 5)
+        assert isinstance(answers[1], MatchConflict)
+        assert answers[1].current == 5
+        assert answers[2] == Appended(6, 6)
+        assert isinstance(answers[3], MatchConflict)
+
     @pytest.mark.parametrize("expect", BAD_EXPECTATIONS.values(), ids=BAD_EXPECTATIONS)
     def test_a_bad_expectation_is_refused_and_harms_no_neighbour(
         self, place: Place, store: TenantStore, expect: Expectation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from ebus.core.event import NewEvent
 from ebus.core.store import SupportsWireRead, TenantStore
@@ -60,6 +61,10 @@ class Fidelity(Suite):
 
     def test_metadata_may_hold_any_characters_or_nothing(self, place: Place) -> None:
         check_kept(place, new_event(metadata={"a\n\x00": '"\\\x7f\x85', "b": ""}))
+
+    @pytest.mark.parametrize("json", [b' {"a":\n"\\u00e9" , "b":""}', b"{}", b" null "])
+    def test_metadata_may_be_json_already(self, place: Place, json: bytes) -> None:
+        check_kept(place, new_event(metadata=Raw(json)))
 
     def test_an_event_with_all_its_members_is_kept_among_plain_ones(
         self, place: Place, store: TenantStore

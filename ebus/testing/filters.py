@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ebus.core.aio import wire_reader
 from ebus.core.errors import InvalidFilter
 from ebus.core.event import NewEvent, utc_now
-from ebus.core.filter import MAX_FILTER_TYPES, Filter
-from ebus.core.limits import MAX_POSITION, Limits
+from ebus.core.filter import Filter
+from ebus.core.limits import MAX_FILTER_TYPES, MAX_POSITION, Limits
 from ebus.core.store import SupportsTrim, TenantStore
 from ebus.testing.events import new_event, numbered
 from ebus.testing.observation import check_filtered, event_sizes, read_through, stored

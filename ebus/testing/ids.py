@@ -132,6 +132,20 @@ class Identity(Suite):
         again = store.append([new_event(b" 1\n", id="a", metadata={}), new_event(b"2", id="b")])
         assert again.duplicates == 2
 
+    def test_the_same_metadata_may_be_written_in_many_ways(self, store: TenantStore) -> None:
+        ways: list[dict[str, str] | Raw] = [
+            {"k": "v", "l": "w"},
+            {"l": "w", "k": "v"},
+            Raw(b'{"k":"v","l":"w"}'),
+            Raw(b' {"l":\n"\\u0077", "k" : "v"}'),
+        ]
+        for name, first in zip("abcd", ways, strict=True):
+            events = [new_event(id=name, metadata=way) for way in (first, *ways)]
+            assert store.append(events).duplicates == len(ways)
+            assert all(store.append([event]).duplicates for event in events)
+            with pytest.raises(IdConflict):
+                store.append([new_event(id=name, metadata=Raw(b'{"k":"v"}'))])
+
     def test_a_time_stamp_that_is_left_out_makes_no_difference(self, store: TenantStore) -> None:
         unstamped = NewEvent("Tested", Raw(b"1"), id="clock")
         [placed] = store.append([unstamped]).events

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from ebus.core.aio import wire_reader
 from ebus.core.consumers import Subscription
-from ebus.core.event import Event, NewEvent
+from ebus.core.event import Event, NewEvent, metadata_of
 from ebus.core.filter import Filter
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import Page, StreamInfo, SupportsWireRead, TenantStore, WirePage
@@ -73,7 +73,7 @@ def stored(events: Iterable[NewEvent], first_position: int = 1) -> list[StoredEv
                 event.id,
                 event.stream,
                 version,
-                event.metadata,
+                metadata_of(event),
             )
         )
     return expected

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from ebus.core.engine import Engine
 from ebus.core.errors import (
@@ -132,14 +134,18 @@ class Refusal(Suite):
         filling = "x" * (most - len('{"größe":""}'.encode()))
         with place.open(limits=Limits(max_metadata_bytes=most)) as engine:
             store = engine.open(ALICE)
-            store.append([new_event(metadata={"größe": filling})])
-            too_large = new_event(metadata={"größe": filling + "x"})
-            with unchanged(place, ALICE, store), pytest.raises(EventTooLarge) as refusal:
-                store.append([*numbered(2), too_large])
-            assert refusal.value.index == 2
-            first, second = store.commit([Append([too_large]), Append(numbered(1))])
-            assert isinstance(first, EventTooLarge)
-            assert second == Appended(2, 2)
+            full, too_much = {"größe": filling}, {"größe": filling + "x"}
+            store.append([new_event(metadata=full)])
+            store.append([new_event(metadata=Raw(msgspec.json.encode(full)))])
+            for metadata in (too_much, Raw(msgspec.json.encode(too_much))):
+                too_large = new_event(metadata=metadata)
+                with unchanged(place, ALICE, store), pytest.raises(EventTooLarge) as refusal:
+                    store.append([*numbered(2), too_large])
+                assert refusal.value.index == 2
+                head = store.head()
+                first, second = store.commit([Append([too_large]), Append(numbered(1))])
+                assert isinstance(first, EventTooLarge)
+                assert second == Appended(head + 1, head + 1)
 
     def test_data_that_nests_deeper_than_the_limit_is_refused(self, place: Place) -> None:
         with place.open(limits=Limits(max_json_depth=3)) as engine:

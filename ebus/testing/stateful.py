@@ -34,6 +34,7 @@ from ebus.core.errors import (
     InvalidInput,
     InvalidRange,
 )
+from ebus.core.event import metadata_of
 from ebus.core.filter import Filter
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.store import Append, Appended, Placed, SupportsTrim, SupportsWireRead, TenantStore
@@ -158,7 +159,7 @@ class Tenant:
                 event.id,
                 event.stream,
                 version,
-                event.metadata,
+                metadata_of(event.new_event()),
             )
             known = [it for it in log[self.trimmed :] if event.id is not None and it.id == event.id]
             there = known[0] if known else new

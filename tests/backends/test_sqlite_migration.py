@@ -134,6 +134,22 @@ def test_what_was_stored_is_read_as_it_was(path: Path) -> None:
     assert inspect_file(path) is FileKind.OURS
 
 
+def test_the_log_tells_of_a_migration_before_and_after(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_version_1(path)
+    size = path.stat().st_size
+    caplog.set_level("INFO", logger="ebus.sqlite")
+    for _ in range(2):
+        with SqliteEngine(path.parent) as opened:
+            opened.open("alice")
+            opened.open("bob")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"alice.db: migrating {size} bytes from version 1 to 2",
+        "alice.db: migrated",
+    ]
+
+
 def test_filters_find_what_was_stored_before(path: Path) -> None:
     write_version_1(path)
     with SqliteEngine(path.parent) as opened:

@@ -7,19 +7,28 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ebus import Event, Limits, NewEvent
-from ebus.backends.sqlite import SqliteEngine, SqliteStore, search
+from ebus.backends.sqlite import SqliteEngine, SqliteStore, index, search
 from ebus.backends.sqlite.index import StoredIndex
 from ebus.backends.sqlite.search import prefix_end
-from ebus.core.errors import InvalidFilter, InvalidRange, MatchConflict, StoreClosed
+from ebus.core.errors import (
+    InvalidExpectation,
+    InvalidFilter,
+    InvalidRange,
+    MatchConflict,
+    StoreClosed,
+    StoreUnavailable,
+)
 from ebus.core.filter import Filter
 from ebus.core.plan import plan_writes
 from ebus.core.store import (
@@ -153,20 +162,24 @@ def test_it_comes_to_the_same_as_looking_at_every_event(
             matching = [e.position for e in events if wanted.matches(e, e.version)]
             assert positions(store, wanted, limit=limit) == matching
             assert positions(store, wanted, backwards=True, limit=limit) == matching[::-1]
-            condition = Filter(
-                types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
-            )
-            since = int(head * after)
+        conditions = [
+            Filter(types=it.types, stream=it.stream, stream_prefix=it.stream_prefix)
+            for it in filters
+        ]
+        since = int(head * after)
+        for together in [*([one] for one in conditions), conditions]:
             later = {
-                e.position for e in events if e.position > since and condition.matches(e, e.version)
+                e.position
+                for e in events
+                if e.position > since and any(it.matches(e, e.version) for it in together)
             }
-            index = first_match(another, condition, since)
-            assert (index in later) if later else index is None
+            match = first_match(another, since, *together)
+            assert (match in later) if later else match is None
 
 
-def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
+def first_match(store: SqliteStore, after: int, *filters: Filter) -> int | None:
     """What refuses an append of which it is expected that nothing came after; None if nothing."""
-    expect = Expectation(none_after=NoneAfter(after, (wanted,)))
+    expect = Expectation(none_after=NoneAfter(after, filters))
     with store._writing() as connection:
         [result] = plan_writes(
             [Append([NewEvent.of("A", 1)], expect)],
@@ -177,6 +190,122 @@ def first_match(store: SqliteStore, wanted: Filter, after: int) -> int | None:
             room=None,
         ).results
     return result.current if isinstance(result, MatchConflict) else None
+
+
+def expecting(after: int, *filters: Filter) -> Expectation:
+    return Expectation(none_after=NoneAfter(after, filters))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(types=("B",)),
+        Filter(types=("Rare", "B")),
+        Filter(stream="s1"),
+        Filter(stream="s1", stream_prefix="s"),
+        Filter(stream_prefix="none"),
+        Filter(stream="none", types=("A",)),
+    ],
+    ids=str,
+)
+def test_what_an_index_answers_may_be_as_far_back_as_it_likes(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("B", 1, stream="s1")])
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at % 9 + 2}") for at in range(1_300)])
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 0)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 0)
+    store.append([NewEvent.of("C", 1)], expect=expecting(1, *[wanted] * 50))
+
+
+ONE_BY_ONE = {
+    "a prefix": Filter(stream_prefix="t"),
+    "a stream and types": Filter(stream="s1", types=("B",)),
+    "a prefix and types": Filter(stream_prefix="s", types=("B",)),
+    "a prefix of many streams and types": Filter(stream_prefix="", types=("B",)),
+}
+
+
+def fill_for_one_by_one(store: SqliteStore) -> int:
+    """The position after which none of them matches, more than a segment before the head."""
+    fill(store, [NewEvent.of("A", 1, stream=f"t{at}") for at in range(99)])
+    fill(store, [NewEvent.of("B", 1, stream="s1")])
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at % 3}") for at in range(300)])
+    fill(store, [NewEvent.of("C", 1)] * 300)
+    return 100
+
+
+@pytest.mark.parametrize("bound", ["MAX_LOOKED_AT_EVENTS", "MAX_LOOKED_AT_BYTES"])
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_a_condition_that_would_look_at_too_much_is_refused(
+    store: SqliteStore, wanted: Filter, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bound == "MAX_LOOKED_AT_BYTES" and not wanted.types:
+        pytest.skip("it looks at no events")
+    after = fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 1_000)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 100_000)  # more than there are
+    store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    head = store.head()
+    monkeypatch.setattr(index, bound, 50)
+    with pytest.raises(InvalidExpectation, match="too far back"):
+        store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    assert store.head() == head
+    store.append([NewEvent.of("D", 1)], expect=expecting(head, wanted))
+
+
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_the_filters_of_a_condition_look_at_so_much_together(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 1_000)
+    store.append([NewEvent.of("D", 1)], expect=expecting(after, wanted))
+    with pytest.raises(InvalidExpectation, match="too far back"):
+        store.append([NewEvent.of("D", 1)], expect=expecting(after, *[wanted] * 11))
+
+
+@pytest.mark.parametrize("after", [1, 200])
+def test_filters_of_types_look_at_a_segment_together(
+    store: SqliteStore, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("A", 1)] * 700)
+    looks = 0
+
+    def decode(events: bytes) -> list[search.Seen]:
+        nonlocal looks
+        seen = search.decode_seen(events)
+        looks += len(seen)
+        return seen
+
+    monkeypatch.setattr(index, "decode_seen", decode)
+    filters = [Filter(types=(f"None{at}",)) for at in range(99)]
+    store.append([NewEvent.of("B", 1)], expect=expecting(after, *filters))
+    assert looks <= 512
+    with pytest.raises(MatchConflict) as caught:
+        store.append([NewEvent.of("B", 1)], expect=expecting(after, *filters, Filter()))
+    assert caught.value.current == 701
+
+
+@pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_a_condition_on_what_came_lately_is_never_refused(
+    store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_for_one_by_one(store)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 0)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_BYTES", 0)
+    late = store.head() - 512
+    store.append([NewEvent.of("D", 1)], expect=expecting(late, *[wanted] * 5))
+
+
+def test_of_a_prefix_with_too_many_streams_a_match_is_still_told(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("A", 1, stream=f"s{at:03}") for at in range(700)])
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 10)
+    with pytest.raises(MatchConflict) as caught:
+        store.append([NewEvent.of("A", 1)], expect=expecting(5, Filter(stream_prefix="s")))
+    assert caught.value.current == 11
 
 
 def test_a_condition_refuses_what_came_meanwhile(store: SqliteStore) -> None:
@@ -227,6 +356,30 @@ def test_types_of_what_another_process_wrote_are_found(tmp_path: Path) -> None:
         assert positions(store, Filter(stream="s", from_version=1_200)) == [1_200, 1_201, 1_202]
 
 
+def test_types_are_found_after_a_commit_that_was_rolled_back(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append([NewEvent.of("A", 1)] * 512)
+    with monkeypatch.context() as patch:
+        patch.setattr("ebus.backends.sqlite.store.store_names", fail)
+        with pytest.raises(StoreUnavailable):
+            store.append([NewEvent.of("Lost", 1)] * 300)
+    assert store.head() == 512
+    for kind, count in (("B", 500), ("C", 12)):
+        store.append([NewEvent.of(kind, 1)] * count)
+    assert positions(store, Filter(types=("B",))) == list(range(513, 1_013))
+    assert positions(store, Filter(types=("C",))) == list(range(1_013, 1_025))
+    execute = store._writer.execute
+    assert execute("SELECT type FROM type_segments WHERE segment = 1").fetchall() == [
+        ("B",),
+        ("C",),
+    ]
+
+
+def fail(*values: object) -> None:
+    raise apsw.IOError("the disk")
+
+
 def test_a_page_that_looked_at_much_is_cut_short(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,11 +412,14 @@ def test_pages_backwards_end_at_their_bounds(store: SqliteStore) -> None:
     assert len(store.read(1, 2**63 - 1, backwards=True).events) == 300
 
 
-def test_times_are_half_open(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [None, "s"], ids=["plain", "named"])
+def test_times_are_half_open(
+    store: SqliteStore, stream: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = 0
     monkeypatch.setattr(time, "time_ns", lambda: seconds * 1_000_000_000)
     for seconds in (10, 20, 15, 30, 30):  # noqa: B007 - the clock
-        store.append([NewEvent.of("A", 1, "2024-01-01T00:00:00Z")] * 2)
+        store.append([NewEvent.of("A", 1, "2024-01-01T00:00:00Z", stream=stream)] * 2)
 
     def found(since: int | None, until: int | None) -> list[int]:
         wanted = Filter(
@@ -311,15 +467,56 @@ def test_streams_are_listed_in_the_order_of_code_points(store: SqliteStore) -> N
 @pytest.mark.parametrize(
     ("prefix", "end"),
     [
-        ("", None),
+        ("", b""),
         ("a", "b"),
         ("a\U0010ffff", "b"),
-        ("\U0010ffff", None),
+        ("\U0010ffff", b""),
         ("x\ud7ff", "x\ue000"),
     ],
 )
-def test_the_end_of_a_prefix(prefix: str, end: str | None) -> None:
+def test_the_end_of_a_prefix(prefix: str, end: str | bytes) -> None:
     assert prefix_end(prefix) == end
+
+
+def steps_of(connection: apsw.Connection, do: Callable[[], object]) -> int:
+    """How many steps SQLite takes for this."""
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    connection.set_progress_handler(step, 1)
+    try:
+        do()
+    finally:
+        connection.set_progress_handler(None)
+    return steps
+
+
+def test_streams_are_found_without_a_look_at_other_streams(store: SqliteStore) -> None:
+    names = ["aaa", *(f"s{at:04}" for at in range(3_000)), "zzz"]
+    fill(store, [NewEvent.of("A", 1, stream=name) for name in names])
+    with store._reading() as reader:
+        connection = reader._connection
+
+        def read(prefix: str) -> int:
+            return reader.read_wire(1, filter=Filter(stream_prefix=prefix)).count
+
+        assert read("aaa") == read("zzz") == 1
+        for do in (
+            lambda: reader.streams("aaa", "", 10),
+            lambda: reader.streams("zzz", "", 10),
+            lambda: reader.streams("s", "s2990", 10),
+            lambda: reader.streams("", "s2990", 10),
+            lambda: read("aaa"),
+            lambda: read("zzz"),
+        ):
+            assert steps_of(connection, do) < 1_000
+    for prefix in ("aaa", "zzz"):
+        look = partial(first_match, store, 1, Filter(stream_prefix=prefix))
+        assert steps_of(store._writer, look) < 1_000
 
 
 def test_a_trim_forgets_names_but_not_versions(store: SqliteStore) -> None:

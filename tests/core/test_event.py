@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from ebus import Event, NewEvent
-from ebus.core.errors import InvalidEvent
+from ebus.core.errors import EventTooLarge, InvalidEvent
 from ebus.core.event import (
     _check_each,
     are_plainly_valid,
@@ -25,6 +25,7 @@ from ebus.core.event import (
     encode_events,
     instant_ns,
     is_timestamp,
+    metadata_of,
     nests_deeper,
     parse_events,
     utc_now,
@@ -146,7 +147,7 @@ def test_every_member_is_encoded_and_decoded_again(events: list[NewEvent], first
             event.id,
             event.stream,
             version,
-            event.metadata,
+            metadata_of(event),
         )
         assert encode_event(decode_event(wire), first + at, "", version) == wire
         assert msgspec.json.decode(wire).keys() == {
@@ -253,6 +254,16 @@ def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
     assert are_plainly_valid(parsed, Limits())
     with pytest.raises(UnicodeDecodeError):
         parse_events(b'[{"type":"A","data":"\xff"}]')
+
+
+def test_metadata_is_not_looked_at_before_events_are_checked() -> None:
+    """As a map it takes ten times as much memory as in the body."""
+    [event] = parse_events(b'[{"type":"A","data":1,"metadata":{"a":"b","c":1}}]')
+    assert isinstance(event.metadata, Raw)
+    with pytest.raises(EventTooLarge):
+        check_events([event], Limits(max_metadata_bytes=10))
+    with pytest.raises(InvalidEvent, match="flat map of texts"):
+        check_events([event], Limits())
 
 
 @given(

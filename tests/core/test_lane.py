@@ -469,7 +469,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, max_size=60), places=st.integers(1, 3))
-def test_every_job_is_done_once_in_order_and_answered_once(
+def test_a_job_is_done_once_or_if_its_caller_left_not_at_all(
     steps: list[tuple[str, int, int]], places: int
 ) -> None:
     async def scenario() -> None:
@@ -514,9 +514,8 @@ def test_every_job_is_done_once_in_order_and_answered_once(
         await turn_of_the_loop()
         await workshop.threads.all_turns()
         await drained
-        # Whoever left before his turn came may find his job not done at all.
-        expected = [at for at in range(len(answers)) if at in done or at not in left]
-        assert sorted(done) == expected
+        assert len(done) == len(set(done))
+        assert set(range(len(answers))) - set(done) <= left
         if places == 1:
             assert done == sorted(done)
         for number, answer in enumerate(answers):

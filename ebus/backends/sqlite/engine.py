@@ -15,7 +15,14 @@ import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
 from ebus.backends.sqlite.resting import Resting, settle
-from ebus.backends.sqlite.schema import FileKind, inspect_file, is_cut_off, is_empty, migrate
+from ebus.backends.sqlite.schema import (
+    VERSION,
+    FileKind,
+    inspect_file,
+    is_cut_off,
+    is_empty,
+    migrate,
+)
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
 from ebus.core.engine import (
@@ -122,10 +129,16 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
             connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
                 connection.set_busy_timeout(self._limits.busy_timeout_ms)
+                if kind is FileKind.OUTDATED:
+                    version, size = connection.pragma("user_version"), path.stat().st_size
+                    to = f"from version {version} to {VERSION}"
+                    logger.info("%s: migrating %d bytes %s", path.name, size, to)
                 with transaction(connection):
                     if kind is FileKind.ORIGINAL:
                         take_over(connection, path, self._limits)
                     migrate(connection)
+                if kind is FileKind.OUTDATED:
+                    logger.info("%s: migrated", path.name)
             finally:
                 connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
 import apsw
@@ -11,10 +12,12 @@ from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.search import block_at, candidates, decode_seen, prefix_end
 from ebus.backends.sqlite.segments import SEGMENT_EVENTS
 from ebus.core.consumers import Lease, Parked, Subscription, Waiting
-from ebus.core.errors import StoreDamaged
+from ebus.core.errors import InvalidExpectation, StoreDamaged
 from ebus.core.event import Event, decode_event
 from ebus.core.filter import Filter
+from ebus.core.limits import MAX_LOOKED_AT_BYTES, MAX_LOOKED_AT_EVENTS
 from ebus.core.plan import Plan
+from ebus.core.store import NoneAfter
 
 STREAM_VERSION = "SELECT coalesce((SELECT version FROM streams WHERE name = ?), 0)"
 
@@ -33,10 +36,11 @@ _LAST_POSITION = """
     SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
     WHERE streams.name = ?
 """
-_LATER_POSITION = """
-    SELECT stream_events.position FROM streams JOIN stream_events USING (stream, version)
-    WHERE streams.name >= ? AND (? IS NULL OR streams.name < ?) AND stream_events.position > ?
-    LIMIT 1
+# Of the first so many streams; those of which every event was trimmed have no position.
+_LAST_POSITIONS = """
+    SELECT count(*), coalesce(max(position), 0)
+    FROM (SELECT stream, version FROM streams WHERE name >= ? AND name < ? LIMIT ?)
+    LEFT JOIN stream_events USING (stream, version)
 """
 _TYPES = """
     WITH RECURSIVE each(type) AS (
@@ -72,41 +76,97 @@ class StoredIndex:
         version: int = self._connection.execute(STREAM_VERSION, (stream,)).get
         return version
 
-    def any_match(self, wanted: Filter, after: int) -> int | None:
-        """Bounded by a few rows for a stream, and for what came lately; else it searches."""
-        position: int | None
+    def any_match(self, condition: NoneAfter) -> int | None:
+        """Indexes answer what is of types, of a stream, or came lately: they name a few blocks.
+
+        For the rest, of a prefix, or of a stream and types, it looks at streams and events one by
+        one, and at a bounded number for all filters together.
+        """
+        after = condition.position
         if after >= self._head:
             return None
-        if wanted.stream is not None and not wanted.types:
-            if not wanted.stream.startswith(wanted.stream_prefix or ""):
-                return None
-            position = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
-            return position if position is not None and position > after else None
         is_late = self._head - after <= SEGMENT_EVENTS
-        if wanted.stream_prefix is not None and not wanted.types and not is_late:
-            end = prefix_end(wanted.stream_prefix)
-            position = self._connection.execute(
-                _LATER_POSITION, (wanted.stream_prefix, end, end, after)
-            ).get
+        looks = _Looks()
+        together: list[Filter] = []
+        found: int | None
+        for wanted in condition.filters:
+            if wanted.stream is not None and not wanted.types:
+                found = self._last_of_stream(wanted, after)
+            elif is_late or (wanted.stream is None and wanted.stream_prefix is None):
+                together.append(wanted)
+                continue
+            elif wanted.types:
+                found = self._search([wanted], wanted, after, looks)
+            else:
+                found = self._last_of_prefix(wanted.stream_prefix or "", after, looks)
+            if found is not None:
+                return found
+        if not together:
+            return None
+        types = {name for wanted in together for name in wanted.types}
+        is_of_types = not is_late and all(wanted.types for wanted in together)
+        return self._search(together, Filter(types=tuple(types)) if is_of_types else None, after)
+
+    def _last_of_stream(self, wanted: Filter, after: int) -> int | None:
+        assert wanted.stream is not None
+        if not wanted.stream.startswith(wanted.stream_prefix or ""):
+            return None
+        position: int | None = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
+        return position if position is not None and position > after else None
+
+    def _last_of_prefix(self, prefix: str, after: int, looks: _Looks) -> int | None:
+        position: int
+        count, position = self._connection.execute(
+            _LAST_POSITIONS, (prefix, prefix_end(prefix), MAX_LOOKED_AT_EVENTS + 1)
+        ).get
+        if position > after:
             return position
+        looks.count(count, 0)
+        return None
+
+    def _search(
+        self,
+        filters: Sequence[Filter],
+        where: Filter | None,
+        after: int,
+        looks: _Looks | None = None,
+    ) -> int | None:
+        """What matches any of the filters, among the candidates of one."""
+        known: Block | None = None
         found = candidates(
-            self._connection,
-            None if is_late and wanted.stream is None else wanted,
-            after + 1,
-            self._head,
-            head=self._head,
-            backwards=True,
+            self._connection, where, after + 1, self._head, head=self._head, backwards=True
         )
         with closing(found):
             for block, first, last in found:
+                if looks is not None:
+                    looks.count(last - first + 1, 0 if block is known else len(block.events))
+                    known = block
                 seen = decode_seen(block.slice(first, last))
                 for at in range(len(seen) - 1, -1, -1):
-                    if wanted.matches(seen[at], seen[at].version):
+                    if any(wanted.matches(seen[at], seen[at].version) for wanted in filters):
                         return first + at
         return None
 
     def subscription(self, name: str) -> Subscription | None:
         return subscription_of(self._connection.execute(SUBSCRIPTION, (name,)).get)
+
+
+class _Looks:
+    """How much a condition has looked at."""
+
+    def __init__(self) -> None:
+        self._events = self._bytes = 0
+
+    def count(self, events: int, size_bytes: int) -> None:
+        """Before it looks at so much more. Raises `InvalidExpectation` when that is too much."""
+        self._events += events
+        self._bytes += size_bytes
+        if self._events > MAX_LOOKED_AT_EVENTS or self._bytes > MAX_LOOKED_AT_BYTES:
+            raise InvalidExpectation(
+                f"a condition looks at {MAX_LOOKED_AT_EVENTS} events or "
+                f"{MAX_LOOKED_AT_BYTES} bytes at most: its position is too far back, expect a "
+                "later one"
+            )
 
 
 class _Consumers(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,7 +200,7 @@ def subscription_of(row: tuple[int, bytes | None] | None) -> Subscription | None
 
 def _subscription_row(name: str, it: Subscription) -> tuple[str, int, bytes | None]:
     consumers = None
-    if it.has_group:
+    if it != Subscription(position=it.position):
         consumers = msgspec.json.encode(_Consumers(it.frontier, it.leases, it.waiting, it.parked))
     return name, it.position, consumers
 

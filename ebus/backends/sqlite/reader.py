@@ -32,8 +32,7 @@ STORED_BYTES = """
 """
 HAS_CHECKPOINT = "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE name = ?)"
 _STREAMS = """
-    SELECT name, version FROM streams
-    WHERE name >= ? AND (? IS NULL OR name < ?) AND name > ? ORDER BY name LIMIT ?
+    SELECT name, version FROM streams WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
 """
 
 
@@ -80,8 +79,8 @@ class Reader:
     def streams(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
         if encoded(prefix) is None:
             return []  # no name begins with what cannot be stored
-        end = prefix_end(prefix)
-        values = (prefix, end, end, _comparable(after), limit)
+        first = max(prefix, _comparable(after) + "\0")  # the least text behind it
+        values = (first, prefix_end(prefix), limit)
         return [StreamInfo(name, v) for name, v in self._connection.execute(_STREAMS, values)]
 
     def read_wire(

@@ -19,19 +19,17 @@ import msgspec
 from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.segments import SEGMENT_EVENTS, first_in, segment_of
 from ebus.core.filter import Filter
-from ebus.core.limits import MAX_POSITION
+from ebus.core.limits import (
+    MAX_LOOKED_AT_BYTES,
+    MAX_LOOKED_AT_EVENTS,
+    MAX_MERGED_STREAMS,
+    MAX_POSITION,
+)
 from ebus.core.store import ReadBounds, WirePage
-
-MAX_LOOKED_AT_EVENTS = 32_768
-MAX_LOOKED_AT_BYTES = 16 * 1024 * 1024
-"""Once a page has looked at so much it is cut short, whatever it holds."""
-
-MAX_MERGED_STREAMS = 64
-"""Up to so many streams of one prefix are merged; with more, all events are looked at."""
 
 _FIRST_BATCH_ROWS = 16
 _BATCH_ROWS = 1_024
-"""Small at first: of many streams that are merged, a page may take but a few events each."""
+"""Small at first: of many that are merged, a page may take but a few each."""
 
 _BLOCKS_BACKWARDS = """
     SELECT first_position, last_position, starts, events
@@ -53,7 +51,7 @@ _POSITIONS = """
     ORDER BY version
 """
 _STREAMS = """
-    SELECT stream FROM streams WHERE name >= ? AND (? IS NULL OR name < ?) ORDER BY name LIMIT ?
+    SELECT stream FROM streams WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
 """
 _SEGMENTS = """
     SELECT segment FROM type_segments WHERE type = ? AND segment BETWEEN ? AND ?
@@ -193,13 +191,16 @@ def block_at(connection: apsw.Connection, position: int) -> Block | None:
     return None
 
 
-def prefix_end(prefix: str) -> str | None:
-    """The least text behind all that begin with the prefix; None when there is none behind them."""
+def prefix_end(prefix: str) -> str | bytes:
+    """The least text behind all that begin with the prefix; without one a BLOB, behind any text.
+
+    So that the end is one bound, which an index can be searched by.
+    """
     for at in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[at])
         if code < 0x10FFFF:
             return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None
+    return b""
 
 
 def _between(
@@ -236,9 +237,8 @@ def _positions(
             "SELECT stream FROM streams WHERE name = ?", (wanted.stream,)
         ).fetchall()
     elif prefix is not None:
-        end = prefix_end(prefix)
         numbers = connection.execute(
-            _STREAMS, (prefix, end, end, MAX_MERGED_STREAMS + 1)
+            _STREAMS, (prefix, prefix_end(prefix), MAX_MERGED_STREAMS + 1)
         ).fetchall()
         if len(numbers) > MAX_MERGED_STREAMS:
             return None
@@ -321,12 +321,14 @@ def _segments(
 def _type_segments(
     connection: apsw.Connection, name: str, least: int, most: int, backwards: bool
 ) -> Iterator[int]:
-    statement = f"{_SEGMENTS} {'DESC' if backwards else ''} LIMIT {_BATCH_ROWS}"
+    statement = f"{_SEGMENTS} {'DESC' if backwards else ''} LIMIT ?"
+    batch = _FIRST_BATCH_ROWS
     while least <= most:
-        rows: list[Any] = connection.execute(statement, (name, least, most)).fetchall()
+        rows: list[Any] = connection.execute(statement, (name, least, most, batch)).fetchall()
         yield from (segment for (segment,) in rows)
-        if len(rows) < _BATCH_ROWS:
+        if len(rows) < batch:
             return
+        batch = min(_BATCH_ROWS, batch * 4)
         if backwards:
             most = rows[-1][0] - 1
         else:

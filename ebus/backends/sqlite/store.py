@@ -202,7 +202,7 @@ class SqliteStore(
                         self._tell_waiters()
                         return plan.results
             with transaction(connection):
-                staged = self._commit_plan(writes, checked, connection, plan, blocks)
+                staged = self._commit_plan(writes, checked, connection, plan, blocks, waits=waits)
             self._head, self._recorded_ns = staged.plan.head, staged.recorded_ns
             self._open_segment = staged.segment
             self._tell_waiters()
@@ -233,6 +233,8 @@ class SqliteStore(
         connection: apsw.Connection,
         plan: Plan | None,
         blocks: list[Block] | None,
+        *,
+        waits: bool,
     ) -> _Staged:
         """Store what the writes come to, within a transaction, unless that is known already."""
         head, recorded_ns = connection.execute(_TIP).get or (0, 0)
@@ -250,6 +252,8 @@ class SqliteStore(
             if segment is not None:
                 segment = segment.copy()  # this one may yet be rolled back
             elif _completes_segment(head, plan.head):
+                if not waits:
+                    raise StoreBusy("to find which types a segment holds may take long")
                 segment = OpenSegment.read(connection, head)
             if segment is not None:
                 completed = segment.take([event.type for event in plan.events])
