@@ -178,6 +178,31 @@ class Consumers(Suite):
         assert store.checkpoint("mailer") == 3
         assert store.lease("mailer") is None
 
+    @pytest.mark.parametrize("max_attempts", [1, 2])
+    @pytest.mark.parametrize("how", ["released", "run out"])
+    def test_events_that_failed_together_are_tried_by_themselves_before_they_are_parked(
+        self, store: TenantStore, max_attempts: int, how: str
+    ) -> None:
+        store.append(numbered(9))
+        together = lease(store, seconds=SOON_S, max_attempts=max_attempts)
+        if how == "released":
+            store.release("mailer", together.id)
+        else:
+            let_expire()
+        for position in range(1, 10):
+            given = lease(store, max_attempts=max_attempts)
+            assert (span(given), given.attempt) == ((position, position), max_attempts)
+            known = store.subscription("mailer")
+            assert known is not None
+            assert len(known.waiting) <= 1
+            if position == 7:
+                store.release("mailer", given.id)
+            else:
+                store.acknowledge("mailer", given.id)
+        [one] = parked(store)
+        assert (one.first_position, one.last_position, one.attempts) == (7, 7, max_attempts)
+        assert store.checkpoint("mailer") == 9
+
     def test_what_runs_out_too_often_is_parked(self, store: TenantStore) -> None:
         store.append(numbered(2))
         lease(store, max_events=1, seconds=SOON_S, max_attempts=1)
@@ -230,6 +255,28 @@ class Consumers(Suite):
             assert store.lease("mailer") is None
             store.acknowledge("mailer", first.id)
             assert span(store.lease("mailer")) == (3, 4)
+
+    def test_no_more_is_handed_out_of_what_failed_than_there_may_be(self, place: Place) -> None:
+        with place.open(limits=Limits(max_leases=2)) as engine:
+            store = engine.open(ALICE)
+            store.append(numbered(9))
+            store.release("mailer", lease(store).id)
+            assert spans(store) == [(1, 1), (2, 2)]
+
+    def test_a_lease_that_has_run_out_counts_until_somebody_asks_for_the_next(
+        self, store: TenantStore
+    ) -> None:
+        store.append(numbered(3))
+        late = lease(store, seconds=SOON_S)
+        let_expire()
+        store.acknowledge("mailer", late.id, 1)
+        store.extend_lease("mailer", late.id, SOON_S)
+        let_expire()
+        assert span(lease(store)) == (2, 2)
+        for how in (store.acknowledge, store.release):
+            with pytest.raises(LeaseLost):
+                how("mailer", late.id)
+        assert store.checkpoint("mailer") == 1
 
     def test_a_lease_that_is_extended_lasts_longer(self, store: TenantStore) -> None:
         store.append(numbered(1))
@@ -291,16 +338,19 @@ class Consumers(Suite):
         store.save_checkpoint("mailer", 4)
         assert spans(store) == [(5, 6)]
 
-    def test_what_was_parked_beyond_a_rewound_checkpoint_does_not_take_it_along(
+    def test_what_was_parked_beyond_a_rewound_checkpoint_comes_again_and_only_once(
         self, store: TenantStore
     ) -> None:
         store.append(numbered(5))
         store.acknowledge("mailer", lease(store, max_events=4).id)
-        store.release("mailer", lease(store, max_attempts=1).id)
-        store.save_checkpoint("mailer", 0)
-        store.redeliver_parked("mailer", 5)
-        assert span(store.lease("mailer")) == (5, 5)
-        assert store.checkpoint("mailer") == 0
+        for _ in range(2):
+            store.release("mailer", lease(store, max_attempts=1).id)
+            assert [one.first_position for one in parked(store)] == [5]
+            store.save_checkpoint("mailer", 4)
+            assert parked(store) == ()
+        assert store.redeliver_parked("mailer", 5) is False
+        assert spans(store) == [(5, 5)]
+        assert store.checkpoint("mailer") == 4
 
     def test_a_checkpoint_is_saved_only_if_it_is_as_expected(
         self, place: Place, store: TenantStore
