@@ -315,7 +315,8 @@ def _lease_paths(config: Config, subscription_id: Json) -> Json:
         "Hold the next events for a time",
         ref("Lease"),
         "204 when there is nothing to do. What is not acknowledged in time is handed out again, "
-        "one event at a time, and parked after so many attempts.",
+        "one event at a time, and parked after so many attempts. It needs a key for reading "
+        "and writing.",
         parameters=[
             subscription_id,
             text("wait", "How long to wait for events", pattern="^([0-9]{1,3}ms|[0-1]s)$"),
