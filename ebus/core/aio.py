@@ -155,9 +155,10 @@ class AsyncTenantStore:
         """What `ebus.core.consumers` does with leases; shares a commit with other writes."""
         return await self._writes.put(ChangeSubscription(name, change))
 
-    async def delete_checkpoint(self, name: str) -> bool:
+    async def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         """Like `TenantStore.delete_checkpoint`."""
-        existed: bool = await self._reads.put(partial(self._store.delete_checkpoint, name))
+        delete = partial(self._store.delete_checkpoint, name, expected=expected)
+        existed: bool = await self._reads.put(delete)
         return existed
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:

@@ -18,6 +18,7 @@ import msgspec
 from ebus.core import consumers
 from ebus.core.consumers import Lease, Subscription
 from ebus.core.errors import (
+    CheckpointConflict,
     EbusError,
     InvalidCheckpoint,
     InvalidEvent,
@@ -267,8 +268,13 @@ class TenantStore(Protocol):
         """
         self._do(SaveCheckpoint(name, position, expected))
 
-    def delete_checkpoint(self, name: str) -> bool:
-        """Forget a checkpoint, its leases and what is parked; says whether there was one."""
+    def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        """Forget a checkpoint, its leases and what is parked; says whether there was one.
+
+        One that is there must be at `expected`, if that is given: it is looked at and forgotten
+        in one. Raises `InvalidCheckpoint` for an `expected` that is none, and
+        `CheckpointConflict`.
+        """
         ...
 
     def subscription(self, name: str) -> Subscription | None:
@@ -606,7 +612,7 @@ def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
         if isinstance(write, SaveCheckpoint):
             check_checkpoint(write.name, write.position, limits)
             if write.expected is not None:
-                check_checkpoint(write.name, write.expected, limits)
+                check_saved_position(write.expected)
         else:
             check_checkpoint(write.name, 0, limits)
     except InvalidInput as refusal:
@@ -614,6 +620,14 @@ def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
         # and keep the events until the garbage collector comes by.
         return refusal.with_traceback(None)
     return None
+
+
+def refuse_unexpected(position: int, expected: int | None) -> None:
+    """Raise `CheckpointConflict` unless a checkpoint at this position is what is expected."""
+    if expected is not None and position != expected:
+        raise CheckpointConflict(
+            f"the checkpoint is at {position}, not at {expected}", current=position
+        )
 
 
 def check_expectation(expect: Expectation, limits: Limits) -> None:
@@ -660,6 +674,11 @@ def check_checkpoint(name: str, position: int, limits: Limits) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise InvalidCheckpoint("a checkpoint's name holds no lone surrogates") from None
+    check_saved_position(position)
+
+
+def check_saved_position(position: int) -> None:
+    """Raise `InvalidCheckpoint` unless this can be where a checkpoint is."""
     if isinstance(position, bool) or not isinstance(position, int):
         raise InvalidCheckpoint("a checkpoint's position is a whole number")
     if not 0 <= position <= MAX_POSITION:

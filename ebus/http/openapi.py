@@ -251,7 +251,7 @@ def _subscription_paths(config: Config) -> Json:
     )
     if_match = header(
         "If-Match",
-        'Save only if the checkpoint is this one, as its ETag says; "0" when never saved',
+        'Only if the checkpoint is this one, as its ETag says; "0" when never saved',
         pattern='^"[0-9]{1,18}"$',
     )
     save: Json = {
@@ -284,8 +284,8 @@ def _subscription_paths(config: Config) -> Json:
                 "deleteSubscription",
                 "Forget a checkpoint, its leases and what is parked",
                 None,
-                parameters=[subscription_id],
-                errors=(*READING, "404", "507"),
+                parameters=[subscription_id, if_match],
+                errors=(*READING, "404", "412", "507"),
             ),
         },
         "/subscriptions/{subscription_id}/position": {

@@ -396,6 +396,53 @@ class Consumers(Suite):
         assert spans(store) == [(1, 3)]
         assert parked(store) == ()
 
+    def test_a_subscription_is_deleted_only_if_it_is_as_expected(
+        self, place: Place, store: TenantStore
+    ) -> None:
+        assert store.delete_checkpoint("mailer", expected=7) is False
+        store.append(numbered(3))
+        store.save_checkpoint("mailer", 1)
+        given = lease(store, max_events=1)
+        for wrong in (0, 2):
+            with unchanged(place, ALICE, store), pytest.raises(CheckpointConflict) as refusal:
+                store.delete_checkpoint("mailer", expected=wrong)
+            assert refusal.value.current == 1
+        store.acknowledge("mailer", given.id)
+        with pytest.raises(CheckpointConflict):
+            store.delete_checkpoint("mailer", expected=1)
+        bad: Any
+        for bad in (-1, True, 2**63, "2"):
+            with unchanged(place, ALICE, store), pytest.raises(InvalidCheckpoint):
+                store.delete_checkpoint("mailer", expected=bad)
+        assert store.delete_checkpoint("mailer", expected=2) is True
+        assert store.subscription("mailer") is None
+        assert store.delete_checkpoint("mailer", expected=2) is False
+
+    def test_a_subscription_that_moves_while_it_is_deleted_either_moves_or_is_gone(
+        self, place: Place
+    ) -> None:
+        """Two engines where there may be two: neither sees half of what the other does."""
+
+        def move(store: TenantStore) -> bool:
+            try:
+                store.save_checkpoint("mailer", 2, expected=1)
+            except CheckpointConflict:
+                return False
+            return True
+
+        def delete(store: TenantStore) -> bool:
+            try:
+                return store.delete_checkpoint("mailer", expected=1)
+            except CheckpointConflict:
+                return False
+
+        with self.open_stores(place, 2) as [first, second]:
+            for _ in range(10):
+                first.save_checkpoint("mailer", 1)
+                moved, deleted = race(partial(move, first), partial(delete, second))
+                assert moved is not deleted
+                assert first.checkpoint("mailer") == (2 if moved else None)
+
     def test_leases_outlive_the_engine(self, place: Place) -> None:
         with place.open() as engine:
             store = engine.open(ALICE)

@@ -144,6 +144,23 @@ def test_a_subscription_that_is_deleted_is_gone_with_all_it_held(
     assert end(bystander, given).status_code == 204  # which nobody has deleted
 
 
+def test_a_subscription_is_deleted_only_where_it_is_what_was_expected(
+    client: TenantClient,
+) -> None:
+    def delete(expected: str) -> httpx.Response:
+        return client.delete("/subscriptions/s", headers={"If-Match": expected})
+
+    assert_refused(delete('"7"'), 404, "unknown_subscription")
+    client.put("/subscriptions/s/position", json={"position": 5})
+    refused = delete('"7"')
+    assert_refused(refused, 412, "checkpoint_conflict")
+    assert (refused.headers["etag"], refused.json()["current"]) == ('"5"', 5)
+    assert_refused(delete("*"), 400, "invalid_header")
+    assert state(client)["position"] == 5
+    assert delete('"5"').status_code == 204
+    assert_refused(delete('"5"'), 404, "unknown_subscription")
+
+
 # Leases
 
 
