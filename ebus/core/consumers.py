@@ -153,15 +153,22 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
             it = replace(it, waiting=tuple(rest))
             given = replace(given, attempt=next_up.failures + 1)
         else:
-            first = max(it.position, it.frontier) + 1
-            last = min(first + max_events - 1, head)
-            if last < first or len(it.leases) + len(it.waiting) >= limits.max_leases:
+            new = next_position(it, limits)
+            if new is None or new > head:
                 return it, None
+            first, last = new, min(new + max_events - 1, head)
             it = replace(it, frontier=last)
         given = replace(given, first_position=first, last_position=last)
         return _settled(replace(it, leases=(*it.leases, given))), given
 
     return change
+
+
+def next_position(subscription: Subscription, limits: Limits) -> int | None:
+    """The first that was never handed out; None while nothing new is, since so much is held."""
+    if len(subscription.leases) + len(subscription.waiting) >= limits.max_leases:
+        return None
+    return max(subscription.position, subscription.frontier) + 1
 
 
 def next_due_ms(subscription: Subscription, after_ms: int) -> int | None:

@@ -394,6 +394,10 @@ class QuickReads(Protocol):
         """Like `TenantStore.checkpoint`."""
         ...
 
+    def subscription(self, name: str) -> Subscription | None:
+        """Like `TenantStore.subscription`."""
+        ...
+
     def read_wire(
         self,
         start: int,
