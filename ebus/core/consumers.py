@@ -140,12 +140,13 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
             max_attempts=max_attempts,
             expires_at_ms=asked_ms + round(seconds * 1_000),
         )
-        has_room = _has_room(it, limits)
-        next_up = _next_up(it, asked_ms, has_room=has_room)
+        room = _room(it, limits)
+        next_up = _next_up(it, asked_ms, room)
         if next_up is not None:
             first = next_up.first_position
+            splits = first + max_events <= next_up.last_position
             # One by one what has failed: together they would all fail for one of them.
-            alone = next_up.failures or next_up.one_by_one or not has_room
+            alone = next_up.failures or next_up.one_by_one or room < 1 + splits
             last = min(next_up.last_position, first + (1 if alone else max_events) - 1)
             rest = [one for one in it.waiting if one is not next_up]
             if last < next_up.last_position:
@@ -299,19 +300,19 @@ def seconds_until(moment_ms: int) -> float:
     return max(0.001, (moment_ms - now_ms()) / 1_000)
 
 
-def _has_room(it: Subscription, limits: Limits) -> bool:
-    """Whether what waits may be split, and several of its events be leased together.
+def _room(it: Subscription, limits: Limits) -> int:
+    """How many ranges there may be more, if all that can come back in two does.
 
-    That adds a range, and another one when they are released in the middle, as others may be.
+    To split what waits takes one, to lease several events of it together takes one.
     """
     several = sum(not _is_single(one) for one in it.leases)
-    return len(it.leases) + len(it.waiting) + several + 2 <= 2 * limits.max_leases
+    return 2 * limits.max_leases - len(it.leases) - len(it.waiting) - several
 
 
-def _next_up(it: Subscription, moment_ms: int, *, has_room: bool) -> Waiting | None:
+def _next_up(it: Subscription, moment_ms: int, room: int) -> Waiting | None:
     """The first that is due. Without room that is a single event, if there will be one."""
     due = [one for one in it.waiting if one.not_before_ms <= moment_ms]
-    if not has_room and (it.leases or any(map(_is_single, it.waiting))):
+    if room < 1 and (it.leases or any(map(_is_single, it.waiting))):
         due = [one for one in due if _is_single(one)]
     return min(due, key=lambda one: one.first_position, default=None)
 

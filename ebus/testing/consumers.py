@@ -261,7 +261,7 @@ class Consumers(Suite):
             store = engine.open(ALICE)
             store.append(numbered(9))
             store.release("mailer", lease(store).id)
-            assert spans(store) == [(1, 1), (2, 2)]
+            assert spans(store) == [(1, 1), (2, 2), (3, 3)]
 
     def test_a_lease_that_has_run_out_counts_until_somebody_asks_for_the_next(
         self, store: TenantStore

@@ -173,10 +173,18 @@ def test_no_more_is_leased_of_what_failed_than_there_may_be() -> None:
     it = lapsed(after(Subscription(), many, head=10_000))
     for _ in range(20):
         it = after(it, many, head=10_000)
-    assert len(it.leases) + len(it.waiting) == 7
+    assert len(it.leases) + len(it.waiting) == 8
     assert lease(limits=few)(it, 10_000) == (it, None)
     it = after(it, acknowledge(it.leases[0].id), many, head=10_000)
-    assert it.leases[-1].first_position == 7
+    assert it.leases[-1].first_position == 8
+
+
+def test_what_is_given_back_is_handed_out_though_as_much_is_leased_as_may_be() -> None:
+    few = partial(lease, max_events=2, limits=Limits(max_leases=4))
+    it = after(Subscription(), few(), few(), few(), few())
+    assert few()(it, HEAD) == (it, None)
+    it = after(it, release(it.leases[1].id, failed=False), few())
+    assert (it.leases[-1].first_position, it.leases[-1].last_position) == (3, 4)
 
 
 def test_ranges_that_cannot_be_told_apart_are_handed_out_in_the_end() -> None:

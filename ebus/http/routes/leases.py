@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,7 +92,9 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
         tenant = tenant_of(request.scope)
         leaving = Leaving(request.receive)
         try:
-            given = await _lease(live, tenant, name, wanted, wait_s or 0.0, leaving)
+            given = await next_lease(
+                live, tenant, name, wanted, wait_s or 0.0, when_left=leaving.when_left
+            )
         finally:
             leaving.end()
         if given is None:
@@ -150,10 +153,16 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
     ]
 
 
-async def _lease(
-    live: Live, tenant: Tenant, name: str, wanted: LeaseIn, wait_s: float, leaving: Leaving
+async def next_lease(
+    live: Live,
+    tenant: Tenant,
+    name: str,
+    wanted: LeaseIn,
+    wait_s: float,
+    *,
+    when_left: Callable[[Callable[[], None]], None],
 ) -> Lease | None:
-    """The next lease; None when there is nothing to do within this time."""
+    """The next lease; None when there is nothing to do within this time, or its client left."""
     store = tenant.store
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
@@ -177,7 +186,7 @@ async def _lease(
     if given is not None or not wait_s:
         return given
     watch = SubscriptionWatch(store, name)
-    leaving.when_left(watch.end)
+    when_left(watch.end)
     with live.waiting(tenant, watch.end), watch:
         while (left_s := until_s - loop.time()) > 0:
             looked_ms = consumers.now_ms()
