@@ -264,7 +264,8 @@ class TenantStore(Protocol):
 
         A name has 1 to 255 characters without control characters; the position may lie
         before or beyond the head. `expected` is what it must be until then, 0 for none. Leases
-        of the name end. Raises `InvalidCheckpoint` and `CheckpointConflict`.
+        of the name end; what is parked beyond the position comes again like other events. Raises
+        `InvalidCheckpoint` and `CheckpointConflict`.
         """
         self._do(SaveCheckpoint(name, position, expected))
 
@@ -291,9 +292,9 @@ class TenantStore(Protocol):
     ) -> Lease | None:
         """Hold the next events of a subscription for a time; None when there is nothing to do.
 
-        Events that were leased, and not acknowledged in time, are leased again, one by one, and
-        parked after `max_attempts`. The checkpoint follows by itself. Raises `InvalidLease`,
-        `InvalidCheckpoint` for a name that is none, and `TooManyParked`.
+        Events that were leased, and not acknowledged in time, are leased again, one by one. What
+        fails by itself is parked after `max_attempts`. The checkpoint follows by itself. Raises
+        `InvalidLease`, `InvalidCheckpoint` for a name that is none, and `TooManyParked`.
         """
         change = consumers.lease(
             max_events=max_events, seconds=seconds, max_attempts=max_attempts, limits=self.limits
@@ -304,7 +305,8 @@ class TenantStore(Protocol):
     def acknowledge(self, name: str, lease_id: str, position: int | None = None) -> None:
         """The events of a lease up to `position` are finished; without one, all of them.
 
-        Raises `LeaseLost`, and `InvalidLease` for a position outside of it.
+        A lease that ran out counts until somebody asks for the next one. Raises `LeaseLost`, and
+        `InvalidLease` for a position outside of it.
         """
         self._do(ChangeSubscription(name, consumers.acknowledge(lease_id, position)))
 
