@@ -30,7 +30,9 @@ from ebus.core.store import (
     Write,
     Written,
     check_range,
+    check_saved_position,
     check_writes,
+    refuse_unexpected,
 )
 from ebus.core.tenant import TenantName
 
@@ -219,12 +221,17 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
         known = self.subscription(name)
         return None if known is None else known.position
 
-    def delete_checkpoint(self, name: str) -> bool:
+    def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        if expected is not None:
+            check_saved_position(expected)
         with self._open_log() as log:
-            existed = log.subscriptions.pop(name, None) is not None
-            if existed:
-                log.size_bytes -= len(name.encode())
-            return existed
+            known = log.subscriptions.get(name)
+            if known is None:
+                return False
+            refuse_unexpected(known.position, expected)
+            del log.subscriptions[name]
+            log.size_bytes -= len(name.encode())
+            return True
 
     def subscription(self, name: str) -> Subscription | None:
         with self._open_log() as log:

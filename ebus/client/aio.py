@@ -212,8 +212,8 @@ class AsyncClient:
     ) -> None:
         await self._run(self._calls.save_checkpoint(name, position, expected))
 
-    async def delete_checkpoint(self, name: str) -> bool:
-        return await self._drive(self._calls.delete_checkpoint(name))
+    async def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        return await self._drive(self._calls.delete_checkpoint(name, expected))
 
     async def checkpoints(self) -> Mapping[str, int]:
         return await self._drive(self._calls.checkpoints())

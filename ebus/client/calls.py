@@ -38,6 +38,7 @@ from ebus.core.store import (
     check_checkpoint,
     check_expectation,
     check_range,
+    check_saved_position,
 )
 
 T = TypeVar("T")
@@ -465,12 +466,15 @@ class Calls:
             was_done=was_saved,
         )
 
-    def delete_checkpoint(self, name: str) -> Steps[bool]:
+    def delete_checkpoint(self, name: str, expected: int | None) -> Steps[bool]:
+        if expected is not None:
+            check_saved_position(expected)
         if not self._may_exist(name):
             return False
         call: Call[bool] = Call(
             method="DELETE",
             path=self._subscription_path(name),
+            headers={} if expected is None else {"If-Match": f'"{expected}"'},
             is_repeatable=True,
             read=_yes,
             otherwise={"unknown_subscription": False},

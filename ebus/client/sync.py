@@ -228,8 +228,8 @@ class Client(TenantStore):
     def save_checkpoint(self, name: str, position: int, *, expected: int | None = None) -> None:
         self._run(self._calls.save_checkpoint(name, position, expected))
 
-    def delete_checkpoint(self, name: str) -> bool:
-        return self._drive(self._calls.delete_checkpoint(name))
+    def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        return self._drive(self._calls.delete_checkpoint(name, expected))
 
     def checkpoints(self) -> Mapping[str, int]:
         return self._drive(self._calls.checkpoints())

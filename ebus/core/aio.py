@@ -114,6 +114,7 @@ class AsyncTenantStore:
         self._quick_reads_asked = not isinstance(store, SupportsQuickReads)
         self._rests_until_s = 0.0
         self._watchers: dict[Callable[[], None], None] = {}
+        self._subscription_watchers: dict[str, dict[Callable[[], None], None]] = {}
         self._tell_is_due = False
         self.on_written: Callable[[], None] | None = None
         """Called on the loop after each commit: for who has to tell other processes."""
@@ -150,14 +151,31 @@ class AsyncTenantStore:
     ) -> None:
         """Like `TenantStore.save_checkpoint`; shares a commit with other writes that wait."""
         await self._writes.put(SaveCheckpoint(name, position, expected))
+        self._tell_of(name)
 
     async def change_subscription(self, name: str, change: Change) -> Any:
         """What `ebus.core.consumers` does with leases; shares a commit with other writes."""
-        return await self._writes.put(ChangeSubscription(name, change))
+        has_changed = False
 
-    async def delete_checkpoint(self, name: str) -> bool:
+        def noted(before: Subscription, head: int) -> tuple[Subscription, object]:
+            nonlocal has_changed
+            has_changed = False
+            after, answer = change(before, head)
+            has_changed = after != before
+            return after, answer
+
+        answer = await self._writes.put(ChangeSubscription(name, noted))
+        if has_changed:
+            self._tell_of(name)
+        return answer
+
+    async def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         """Like `TenantStore.delete_checkpoint`."""
-        existed: bool = await self._reads.put(partial(self._store.delete_checkpoint, name))
+        delete = partial(self._store.delete_checkpoint, name, expected=expected)
+        existed: bool = await self._reads.put(delete)
+        if existed:
+            self._tell_of(name)
+            self._written()
         return existed
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
@@ -172,6 +190,26 @@ class AsyncTenantStore:
             self._watchers.pop(moved, None)
 
         return end
+
+    def watch_subscription(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called on the loop when it was changed here. Returns what ends that.
+
+        What another process changes is not told, nor what a caller does who is cancelled: who
+        has to know that looks again some time after a commit, see `watch`.
+        """
+        watchers = self._subscription_watchers.setdefault(name, {})
+        watchers[changed] = None
+
+        def end() -> None:
+            watchers.pop(changed, None)
+            if not watchers and self._subscription_watchers.get(name) is watchers:
+                del self._subscription_watchers[name]
+
+        return end
+
+    def _tell_of(self, name: str) -> None:
+        for changed in list(self._subscription_watchers.get(name, ())):
+            changed()
 
     def tell(self) -> None:
         """Call those who watch, soon: the log may have grown."""
@@ -246,6 +284,10 @@ class AsyncTenantStore:
 
     async def subscription(self, name: str) -> Subscription | None:
         """Like `TenantStore.subscription`."""
+        if self._quick_reads is not None:
+            quickly = self._read_quickly(lambda quick: (quick.subscription(name),))
+            if quickly is not None:
+                return quickly[0]
         found: Subscription | None = await self._reads.put(partial(self._store.subscription, name))
         return found
 

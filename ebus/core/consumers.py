@@ -39,7 +39,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     last_position: int
 
     attempt: int
-    """The how manieth time this is that these events are handed out, from 1."""
+    """How many times these events have been handed out, this time included."""
 
     max_attempts: int
     """After so many they are parked."""
@@ -56,6 +56,9 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     not_before_ms: int = 0
 
+    one_by_one: bool = False
+    """Each is handed out by itself: together they have failed, for one of them or for all."""
+
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """Events that failed too often, and are left aside until somebody looks."""
@@ -67,7 +70,12 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint, and what is known of the events beyond it."""
+    """A checkpoint, and what is known of the events beyond it.
+
+    No event is in two of the leases, of what waits and of what is parked. None of them lies
+    beyond both the checkpoint and the frontier. The checkpoint never follows over a lease, or
+    over what waits.
+    """
 
     position: int = 0
     """Every event up to here is finished or parked."""
@@ -79,14 +87,28 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...] = ()
     parked: tuple[Parked, ...] = ()
 
-    @property
-    def has_group(self) -> bool:
-        """Whether there is anything to keep beside the checkpoint."""
-        return bool(self.leases or self.waiting or self.parked) or self.frontier > self.position
-
     def at(self, position: int) -> Subscription:
-        """With this checkpoint. What is leased is nobody's any more; what is parked stays."""
-        return Subscription(position=position, parked=self.parked)
+        """With this checkpoint. What is leased is nobody's any more.
+
+        What is parked up to there stays, and so does what was parked and is to be delivered again:
+        the checkpoint had passed it. Beyond it all comes again in the ordinary way.
+        """
+        passed = min(self.position, position)
+        it = Subscription(
+            position=position,
+            parked=tuple(
+                replace(one, last_position=min(one.last_position, position))
+                for one in self.parked
+                if one.first_position <= position
+            ),
+        )
+        for held in self.leases:
+            if held.first_position <= passed:
+                it = _back(it, replace(held, last_position=min(held.last_position, passed)))
+        for one in self.waiting:
+            if one.first_position <= passed:
+                it = _wait(it, replace(one, last_position=min(one.last_position, passed)))
+        return it
 
     def lag(self, head: int) -> int:
         """How many positions the checkpoint is behind the head."""
@@ -103,17 +125,20 @@ Pure: it may be called more than once for one write. Raises an error of core to 
 def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits) -> Change:
     """Hand out what is to be done next; the answer is a `Lease`, None when there is nothing.
 
-    Raises `InvalidLease`; the change raises `TooManyParked`.
+    What has run out ends here, and not before. While `limits.max_leases` ranges are leased or
+    wait, only what waits is handed out. Of those there are at most twice as many: what is
+    released in the middle comes back in two. (A `cut` makes one more, and what is redelivered
+    comes on top.) Raises `InvalidLease`; the change raises `TooManyParked`.
     """
     if not 1 <= max_events <= limits.max_read_events:
         raise InvalidLease(f"a lease is of 1 to {limits.max_read_events} events")
     if not 1 <= max_attempts <= MAX_ATTEMPTS:
         raise InvalidLease(f"the attempts are 1 to {MAX_ATTEMPTS}")
     _check_seconds(seconds)
-    now_ms, token = _now_ms(), secrets.token_urlsafe(12)
+    asked_ms, token = now_ms(), secrets.token_urlsafe(12)
 
     def change(before: Subscription, head: int) -> tuple[Subscription, Lease | None]:
-        it = _expire(before, now_ms)
+        it = _expire(before, asked_ms)
         if len(it.parked) >= limits.max_parked:
             raise TooManyParked(
                 f"{len(it.parked)} ranges are parked: redeliver or drop some of them",
@@ -125,25 +150,26 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
             last_position=0,
             attempt=1,
             max_attempts=max_attempts,
-            expires_at_ms=now_ms + round(seconds * 1_000),
+            expires_at_ms=asked_ms + round(seconds * 1_000),
         )
-        due = [one for one in it.waiting if one.not_before_ms <= now_ms]
-        if due:
-            next_up = min(due, key=lambda one: one.first_position)
+        room = _room(it, limits)
+        next_up = _next_up(it, asked_ms, room)
+        if next_up is not None:
             first = next_up.first_position
+            splits = first + max_events <= next_up.last_position
             # One by one what has failed: together they would all fail for one of them.
-            most = 1 if next_up.failures else max_events
-            last = min(next_up.last_position, first + most - 1)
+            alone = next_up.failures or next_up.one_by_one or room < 1 + splits
+            last = min(next_up.last_position, first + (1 if alone else max_events) - 1)
             rest = [one for one in it.waiting if one is not next_up]
             if last < next_up.last_position:
                 rest.append(replace(next_up, first_position=last + 1))
             it = replace(it, waiting=tuple(rest))
             given = replace(given, attempt=next_up.failures + 1)
         else:
-            first = max(it.position, it.frontier) + 1
-            last = min(first + max_events - 1, head)
-            if last < first or len(it.leases) + len(it.waiting) >= limits.max_leases:
+            new = next_position(it, limits)
+            if new is None or new > head:
                 return it, None
+            first, last = new, min(new + max_events - 1, head)
             it = replace(it, frontier=last)
         given = replace(given, first_position=first, last_position=last)
         return _settled(replace(it, leases=(*it.leases, given))), given
@@ -151,22 +177,26 @@ def lease(*, max_events: int, seconds: float, max_attempts: int, limits: Limits)
     return change
 
 
-def next_due_ms(subscription: Subscription) -> int | None:
-    """When something will be there to hand out without an event to come; None for never."""
-    return min(
-        [
-            *(one.expires_at_ms for one in subscription.leases),
-            *(one.not_before_ms for one in subscription.waiting),
-        ],
-        default=None,
-    )
+def next_position(subscription: Subscription, limits: Limits) -> int | None:
+    """The first that was never handed out; None while nothing new is, since so much is held."""
+    if len(subscription.leases) + len(subscription.waiting) >= limits.max_leases:
+        return None
+    return max(subscription.position, subscription.frontier) + 1
+
+
+def next_due_ms(subscription: Subscription, after_ms: int) -> int | None:
+    """When, later than this, time alone may bring something to hand out; None for never."""
+    moments_ms = [one.expires_at_ms for one in subscription.leases]
+    moments_ms += [one.not_before_ms for one in subscription.waiting]
+    return min((it for it in moments_ms if it > after_ms), default=None)
 
 
 def acknowledge(id: str, position: int | None = None) -> Change:
     """The events of the lease up to `position` are finished, or all of them; the answer is None.
 
-    The others stay leased. The change raises `LeaseLost`, and `InvalidLease` for a position that
-    does not lie within the lease.
+    The others stay leased. A lease that has run out counts until somebody asks for the next one;
+    so it does for `extend` and `release`. The change raises `LeaseLost`, and `InvalidLease` for a
+    position that does not lie within the lease.
     """
 
     def change(before: Subscription, head: int) -> tuple[Subscription, None]:
@@ -185,7 +215,7 @@ def extend(id: str, seconds: float) -> Change:
     Raises like the others.
     """
     _check_seconds(seconds)
-    expires_at_ms = _now_ms() + round(seconds * 1_000)
+    expires_at_ms = now_ms() + round(seconds * 1_000)
 
     def change(before: Subscription, head: int) -> tuple[Subscription, Lease]:
         held = _held(before, id)
@@ -222,8 +252,9 @@ def release(
 
     With a `position` the events before it are finished and it is the one that failed; without,
     none is finished and all of them failed. What failed is handed out again after `delay_s`, or
-    parked with the `reason` when it has failed too often; the events behind it come back
-    uncharged. With `failed` False nothing has failed: a consumer merely stops.
+    parked with the `reason` when it has failed too often: an event by itself, never several that
+    failed together. The events behind it come back uncharged. With `failed` False nothing has
+    failed: a consumer merely stops.
     """
     if not 0 <= delay_s <= MAX_LEASE_S:
         raise InvalidLease(f"a delay is of 0 to {MAX_LEASE_S} seconds")
@@ -233,7 +264,7 @@ def release(
         reason.encode()
     except UnicodeEncodeError:
         raise InvalidLease("a reason holds no lone surrogates") from None
-    not_before_ms = _now_ms() + round(delay_s * 1_000) if delay_s else 0
+    not_before_ms = now_ms() + round(delay_s * 1_000) if delay_s else 0
 
     def change(before: Subscription, head: int) -> tuple[Subscription, None]:
         held = _held(before, id)
@@ -255,12 +286,12 @@ def redeliver_parked(first_position: int) -> Change:
 
     def change(before: Subscription, head: int) -> tuple[Subscription, bool]:
         found = [one for one in before.parked if one.first_position == first_position]
-        again = [
-            Waiting(first_position=one.first_position, last_position=one.last_position, failures=0)
-            for one in found
-        ]
-        parked = tuple(one for one in before.parked if one not in found)
-        return replace(before, waiting=(*before.waiting, *again), parked=parked), bool(found)
+        it = replace(before, parked=tuple(one for one in before.parked if one not in found))
+        for one in found:
+            first, last = one.first_position, one.last_position
+            again = Waiting(first_position=first, last_position=last, failures=0, one_by_one=True)
+            it = _wait(it, again)
+        return it, bool(found)
 
     return change
 
@@ -275,13 +306,35 @@ def drop_parked(first_position: int) -> Change:
     return change
 
 
+def now_ms() -> int:
+    """The clock by which leases go: Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
 def seconds_until(moment_ms: int) -> float:
     """How long it is until then; a millisecond at least."""
-    return max(0.001, (moment_ms - _now_ms()) / 1_000)
+    return max(0.001, (moment_ms - now_ms()) / 1_000)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _room(it: Subscription, limits: Limits) -> int:
+    """How many ranges there may be more, if all that can come back in two does.
+
+    To split what waits takes one, to lease several events of it together takes one.
+    """
+    several = sum(not _is_single(one) for one in it.leases)
+    return 2 * limits.max_leases - len(it.leases) - len(it.waiting) - several
+
+
+def _next_up(it: Subscription, moment_ms: int, room: int) -> Waiting | None:
+    """The first that is due. Without room that is a single event, if there will be one."""
+    due = [one for one in it.waiting if one.not_before_ms <= moment_ms]
+    if room < 1 and (it.leases or any(map(_is_single, it.waiting))):
+        due = [one for one in due if _is_single(one)]
+    return min(due, key=lambda one: one.first_position, default=None)
+
+
+def _is_single(one: Lease | Waiting) -> bool:
+    return one.first_position == one.last_position
 
 
 def _check_seconds(seconds: float) -> None:
@@ -311,43 +364,65 @@ def _with(
     return _settled(changed) if settle else changed
 
 
-def _expire(it: Subscription, now_ms: int) -> Subscription:
+def _expire(it: Subscription, moment_ms: int) -> Subscription:
     for held in it.leases:
-        if held.expires_at_ms <= now_ms:
+        if held.expires_at_ms <= moment_ms:
             it = _failed(_with(it, held, [], settle=False), held, 0, "the lease ran out")
     return _settled(it)
 
 
 def _failed(it: Subscription, held: Lease, not_before_ms: int, reason: str) -> Subscription:
-    if held.attempt >= held.max_attempts:
+    first, last = held.first_position, held.last_position
+    if held.attempt >= held.max_attempts and _is_single(held):
         parked = Parked(
-            first_position=held.first_position,
-            last_position=held.last_position,
-            attempts=held.attempt,
-            reason=reason,
+            first_position=first, last_position=last, attempts=held.attempt, reason=reason
         )
-        return replace(it, parked=(*it.parked, parked))
-    return _wait(it, held, held.attempt, not_before_ms)
+        # Never twice, whatever has been stored before.
+        others = (
+            one for one in it.parked if (one.first_position, one.last_position) != (first, last)
+        )
+        return replace(it, parked=(*others, parked))
+    waiting = Waiting(
+        first_position=first,
+        last_position=last,
+        # Nobody knows which of several it was: each gets an attempt by itself.
+        failures=min(held.attempt, held.max_attempts - 1),
+        not_before_ms=not_before_ms,
+        one_by_one=True,
+    )
+    return _wait(it, waiting)
 
 
 def _back(it: Subscription, held: Lease) -> Subscription:
-    return _wait(it, held, held.attempt - 1, 0)
-
-
-def _wait(it: Subscription, held: Lease, failures: int, not_before_ms: int) -> Subscription:
     waiting = Waiting(
         first_position=held.first_position,
         last_position=held.last_position,
-        failures=failures,
-        not_before_ms=not_before_ms,
+        failures=held.attempt - 1,
     )
-    return replace(it, waiting=(*it.waiting, waiting))
+    return _wait(it, waiting)
+
+
+def _wait(it: Subscription, again: Waiting) -> Subscription:
+    """With these among those that wait: as one range with neighbours of the same kind."""
+    others = []
+    for one in it.waiting:
+        if one.last_position + 1 == again.first_position and _are_alike(one, again):
+            again = replace(again, first_position=one.first_position)
+        elif again.last_position + 1 == one.first_position and _are_alike(one, again):
+            again = replace(again, last_position=one.last_position)
+        else:
+            others.append(one)
+    return replace(it, waiting=(*others, again))
+
+
+def _are_alike(one: Waiting, other: Waiting) -> bool:
+    first, last = other.first_position, other.last_position
+    return replace(one, first_position=first, last_position=last) == other
 
 
 def _settled(it: Subscription) -> Subscription:
     """With the checkpoint before the first unfinished event, unless it is further already."""
     unfinished = [one.first_position for one in it.leases]
     unfinished += [one.first_position for one in it.waiting]
-    # What was parked, and is handed out again, may lie beyond events that never were.
     through = min([*unfinished, it.frontier + 1]) - 1
     return replace(it, position=min(max(it.position, through), MAX_POSITION))

@@ -75,7 +75,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may wait for an event to come, in seconds; a tail has no such bound."""
 
     max_leases: int = 1_000
-    """Ranges of one subscription that are leased, or wait for their turn once more."""
+    """Ranges of one subscription that are leased, or wait for their turn once more.
+
+    So many, and no new ones are leased; what comes back in parts makes at most twice as many.
+    """
 
     max_parked: int = 1_000
     """Ranges of one subscription that failed too often; with more, it gives out no leases."""

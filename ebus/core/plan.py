@@ -12,7 +12,6 @@ import msgspec
 
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
-    CheckpointConflict,
     EbusError,
     IdConflict,
     MatchConflict,
@@ -35,6 +34,7 @@ from ebus.core.store import (
     SaveCheckpoint,
     Write,
     Written,
+    refuse_unexpected,
 )
 
 
@@ -164,11 +164,7 @@ class _Planning:
         before = known or Subscription()
         answer: object = None
         if isinstance(write, SaveCheckpoint):
-            if write.expected is not None and write.expected != before.position:
-                raise CheckpointConflict(
-                    f"the checkpoint is at {before.position}, not at {write.expected}",
-                    current=before.position,
-                )
+            refuse_unexpected(before.position, write.expected)
             after = before.at(write.position)
         else:
             assert isinstance(write, ChangeSubscription)

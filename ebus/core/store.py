@@ -18,6 +18,7 @@ import msgspec
 from ebus.core import consumers
 from ebus.core.consumers import Lease, Subscription
 from ebus.core.errors import (
+    CheckpointConflict,
     EbusError,
     InvalidCheckpoint,
     InvalidEvent,
@@ -266,12 +267,18 @@ class TenantStore(Protocol):
 
         A name has 1 to 255 characters without control characters; the position may lie
         before or beyond the head. `expected` is what it must be until then, 0 for none. Leases
-        of the name end. Raises `InvalidCheckpoint` and `CheckpointConflict`.
+        of the name end; what is parked beyond the position comes again like other events. Raises
+        `InvalidCheckpoint` and `CheckpointConflict`.
         """
         self._do(SaveCheckpoint(name, position, expected))
 
-    def delete_checkpoint(self, name: str) -> bool:
-        """Forget a checkpoint, its leases and what is parked; says whether there was one."""
+    def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        """Forget a checkpoint, its leases and what is parked; says whether there was one.
+
+        One that is there must be at `expected`, if that is given: it is looked at and forgotten
+        in one. Raises `InvalidCheckpoint` for an `expected` that is none, and
+        `CheckpointConflict`.
+        """
         ...
 
     def subscription(self, name: str) -> Subscription | None:
@@ -288,9 +295,9 @@ class TenantStore(Protocol):
     ) -> Lease | None:
         """Hold the next events of a subscription for a time; None when there is nothing to do.
 
-        Events that were leased, and not acknowledged in time, are leased again, one by one, and
-        parked after `max_attempts`. The checkpoint follows by itself. Raises `InvalidLease`,
-        `InvalidCheckpoint` for a name that is none, and `TooManyParked`.
+        Events that were leased, and not acknowledged in time, are leased again, one by one. What
+        fails by itself is parked after `max_attempts`. The checkpoint follows by itself. Raises
+        `InvalidLease`, `InvalidCheckpoint` for a name that is none, and `TooManyParked`.
         """
         change = consumers.lease(
             max_events=max_events, seconds=seconds, max_attempts=max_attempts, limits=self.limits
@@ -301,7 +308,8 @@ class TenantStore(Protocol):
     def acknowledge(self, name: str, lease_id: str, position: int | None = None) -> None:
         """The events of a lease up to `position` are finished; without one, all of them.
 
-        Raises `LeaseLost`, and `InvalidLease` for a position outside of it.
+        A lease that ran out counts until somebody asks for the next one. Raises `LeaseLost`, and
+        `InvalidLease` for a position outside of it.
         """
         self._do(ChangeSubscription(name, consumers.acknowledge(lease_id, position)))
 
@@ -389,6 +397,10 @@ class QuickReads(Protocol):
 
     def checkpoint(self, name: str) -> int | None:
         """Like `TenantStore.checkpoint`."""
+        ...
+
+    def subscription(self, name: str) -> Subscription | None:
+        """Like `TenantStore.subscription`."""
         ...
 
     def read_wire(
@@ -613,7 +625,7 @@ def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
         if isinstance(write, SaveCheckpoint):
             check_checkpoint(write.name, write.position, limits)
             if write.expected is not None:
-                check_checkpoint(write.name, write.expected, limits)
+                check_saved_position(write.expected)
         else:
             check_checkpoint(write.name, 0, limits)
     except InvalidInput as refusal:
@@ -621,6 +633,14 @@ def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:
         # and keep the events until the garbage collector comes by.
         return refusal.with_traceback(None)
     return None
+
+
+def refuse_unexpected(position: int, expected: int | None) -> None:
+    """Raise `CheckpointConflict` unless a checkpoint at this position is what is expected."""
+    if expected is not None and position != expected:
+        raise CheckpointConflict(
+            f"the checkpoint is at {position}, not at {expected}", current=position
+        )
 
 
 def check_expectation(expect: Expectation, limits: Limits) -> None:
@@ -664,6 +684,11 @@ def check_checkpoint(name: str, position: int, limits: Limits) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise InvalidCheckpoint("a checkpoint's name holds no lone surrogates") from None
+    check_saved_position(position)
+
+
+def check_saved_position(position: int) -> None:
+    """Raise `InvalidCheckpoint` unless this can be where a checkpoint is."""
     if isinstance(position, bool) or not isinstance(position, int):
         raise InvalidCheckpoint("a checkpoint's position is a whole number")
     if not 0 <= position <= MAX_POSITION:

@@ -48,7 +48,10 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def needed_scope(method: str, path: str) -> Scope | None:
-    """What a key must allow for this: to read or to write; None when every key will do."""
+    """What a key must allow for this: to read, to write or both; None when every key will do."""
     if method == "OPTIONS" or path == "/openapi.json":
         return None
+    # A lease answers events and keeps them from others. The router passes over further slashes.
+    if method == "POST" and path.rstrip("/").endswith("/lease"):
+        return "both"
     return "read" if method in {"GET", "HEAD"} else "write"

@@ -251,7 +251,7 @@ def _subscription_paths(config: Config) -> Json:
     )
     if_match = header(
         "If-Match",
-        'Save only if the checkpoint is this one, as its ETag says; "0" when never saved',
+        'Only if the checkpoint is this one, as its ETag says; "0" when never saved',
         pattern='^"[0-9]{1,18}"$',
     )
     save: Json = {
@@ -284,8 +284,8 @@ def _subscription_paths(config: Config) -> Json:
                 "deleteSubscription",
                 "Forget a checkpoint, its leases and what is parked",
                 None,
-                parameters=[subscription_id],
-                errors=(*READING, "404", "507"),
+                parameters=[subscription_id, if_match],
+                errors=(*READING, "404", "412", "507"),
             ),
         },
         "/subscriptions/{subscription_id}/position": {
@@ -315,7 +315,8 @@ def _lease_paths(config: Config, subscription_id: Json) -> Json:
         "Hold the next events for a time",
         ref("Lease"),
         "204 when there is nothing to do. What is not acknowledged in time is handed out again, "
-        "one event at a time, and parked after so many attempts.",
+        "one event at a time, and parked after so many attempts. It needs a key for reading "
+        "and writing.",
         parameters=[
             subscription_id,
             text("wait", "How long to wait for events", pattern="^([0-9]{1,3}ms|[0-1]s)$"),

@@ -187,6 +187,31 @@ class Consumers(Suite):
         assert store.checkpoint("mailer") == 3
         assert store.lease("mailer") is None
 
+    @pytest.mark.parametrize("max_attempts", [1, 2])
+    @pytest.mark.parametrize("how", ["released", "run out"])
+    def test_events_that_failed_together_are_tried_by_themselves_before_they_are_parked(
+        self, store: TenantStore, max_attempts: int, how: str
+    ) -> None:
+        store.append(numbered(9))
+        together = lease(store, seconds=SOON_S, max_attempts=max_attempts)
+        if how == "released":
+            store.release("mailer", together.id)
+        else:
+            let_expire()
+        for position in range(1, 10):
+            given = lease(store, max_attempts=max_attempts)
+            assert (span(given), given.attempt) == ((position, position), max_attempts)
+            known = store.subscription("mailer")
+            assert known is not None
+            assert len(known.waiting) <= 1
+            if position == 7:
+                store.release("mailer", given.id)
+            else:
+                store.acknowledge("mailer", given.id)
+        [one] = parked(store)
+        assert (one.first_position, one.last_position, one.attempts) == (7, 7, max_attempts)
+        assert store.checkpoint("mailer") == 9
+
     def test_what_runs_out_too_often_is_parked(self, store: TenantStore) -> None:
         store.append(numbered(2))
         lease(store, max_events=1, seconds=SOON_S, max_attempts=1)
@@ -239,6 +264,28 @@ class Consumers(Suite):
             assert store.lease("mailer") is None
             store.acknowledge("mailer", first.id)
             assert span(store.lease("mailer")) == (3, 4)
+
+    def test_no_more_is_handed_out_of_what_failed_than_there_may_be(self, place: Place) -> None:
+        with place.open(limits=Limits(max_leases=2)) as engine:
+            store = engine.open(ALICE)
+            store.append(numbered(9))
+            store.release("mailer", lease(store).id)
+            assert spans(store) == [(1, 1), (2, 2), (3, 3)]
+
+    def test_a_lease_that_has_run_out_counts_until_somebody_asks_for_the_next(
+        self, store: TenantStore
+    ) -> None:
+        store.append(numbered(3))
+        late = lease(store, seconds=SOON_S)
+        let_expire()
+        store.acknowledge("mailer", late.id, 1)
+        store.extend_lease("mailer", late.id, SOON_S)
+        let_expire()
+        assert span(lease(store)) == (2, 2)
+        for how in (store.acknowledge, store.release):
+            with pytest.raises(LeaseLost):
+                how("mailer", late.id)
+        assert store.checkpoint("mailer") == 1
 
     def test_a_lease_that_is_extended_lasts_longer(self, store: TenantStore) -> None:
         store.append(numbered(1))
@@ -300,16 +347,19 @@ class Consumers(Suite):
         store.save_checkpoint("mailer", 4)
         assert spans(store) == [(5, 6)]
 
-    def test_what_was_parked_beyond_a_rewound_checkpoint_does_not_take_it_along(
+    def test_what_was_parked_beyond_a_rewound_checkpoint_comes_again_and_only_once(
         self, store: TenantStore
     ) -> None:
         store.append(numbered(5))
         store.acknowledge("mailer", lease(store, max_events=4).id)
-        store.release("mailer", lease(store, max_attempts=1).id)
-        store.save_checkpoint("mailer", 0)
-        store.redeliver_parked("mailer", 5)
-        assert span(store.lease("mailer")) == (5, 5)
-        assert store.checkpoint("mailer") == 0
+        for _ in range(2):
+            store.release("mailer", lease(store, max_attempts=1).id)
+            assert [one.first_position for one in parked(store)] == [5]
+            store.save_checkpoint("mailer", 4)
+            assert parked(store) == ()
+        assert store.redeliver_parked("mailer", 5) is False
+        assert spans(store) == [(5, 5)]
+        assert store.checkpoint("mailer") == 4
 
     def test_a_checkpoint_is_saved_only_if_it_is_as_expected(
         self, place: Place, store: TenantStore
@@ -354,6 +404,53 @@ class Consumers(Suite):
             store.acknowledge("mailer", given.id)
         assert spans(store) == [(1, 3)]
         assert parked(store) == ()
+
+    def test_a_subscription_is_deleted_only_if_it_is_as_expected(
+        self, place: Place, store: TenantStore
+    ) -> None:
+        assert store.delete_checkpoint("mailer", expected=7) is False
+        store.append(numbered(3))
+        store.save_checkpoint("mailer", 1)
+        given = lease(store, max_events=1)
+        for wrong in (0, 2):
+            with unchanged(place, ALICE, store), pytest.raises(CheckpointConflict) as refusal:
+                store.delete_checkpoint("mailer", expected=wrong)
+            assert refusal.value.current == 1
+        store.acknowledge("mailer", given.id)
+        with pytest.raises(CheckpointConflict):
+            store.delete_checkpoint("mailer", expected=1)
+        bad: Any
+        for bad in (-1, True, 2**63, "2"):
+            with unchanged(place, ALICE, store), pytest.raises(InvalidCheckpoint):
+                store.delete_checkpoint("mailer", expected=bad)
+        assert store.delete_checkpoint("mailer", expected=2) is True
+        assert store.subscription("mailer") is None
+        assert store.delete_checkpoint("mailer", expected=2) is False
+
+    def test_a_subscription_that_moves_while_it_is_deleted_either_moves_or_is_gone(
+        self, place: Place
+    ) -> None:
+        """Two engines where there may be two: neither sees half of what the other does."""
+
+        def move(store: TenantStore) -> bool:
+            try:
+                store.save_checkpoint("mailer", 2, expected=1)
+            except CheckpointConflict:
+                return False
+            return True
+
+        def delete(store: TenantStore) -> bool:
+            try:
+                return store.delete_checkpoint("mailer", expected=1)
+            except CheckpointConflict:
+                return False
+
+        with self.open_stores(place, 2) as [first, second]:
+            for _ in range(10):
+                first.save_checkpoint("mailer", 1)
+                moved, deleted = race(partial(move, first), partial(delete, second))
+                assert moved is not deleted
+                assert first.checkpoint("mailer") == (2 if moved else None)
 
     def test_leases_outlive_the_engine(self, place: Place) -> None:
         with place.open() as engine:

@@ -191,6 +191,9 @@ def test_checkpoints_are_saved_and_forgotten(direct: Any) -> None:
     assert conflict.value.current == 7
     assert direct.subscription("mailer").position == 7
     assert direct.checkpoints() == {"mailer": 7}
+    with pytest.raises(CheckpointConflict) as conflict:
+        direct.delete_checkpoint("mailer", expected=6)
+    assert conflict.value.current == 7
     assert [direct.delete_checkpoint("mailer") for _ in range(2)] == [True, False]
     with pytest.raises(InvalidCheckpoint):
         direct.save_checkpoint("größe", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,23 @@ def test_a_subscription_that_is_deleted_is_gone_with_all_it_held(
     assert end(bystander, given).status_code == 204  # which nobody has deleted
 
 
+def test_a_subscription_is_deleted_only_where_it_is_what_was_expected(
+    client: TenantClient,
+) -> None:
+    def delete(expected: str) -> httpx.Response:
+        return client.delete("/subscriptions/s", headers={"If-Match": expected})
+
+    assert_refused(delete('"7"'), 404, "unknown_subscription")
+    client.put("/subscriptions/s/position", json={"position": 5})
+    refused = delete('"7"')
+    assert_refused(refused, 412, "checkpoint_conflict")
+    assert (refused.headers["etag"], refused.json()["current"]) == ('"5"', 5)
+    assert_refused(delete("*"), 400, "invalid_header")
+    assert state(client)["position"] == 5
+    assert delete('"5"').status_code == 204
+    assert_refused(delete('"5"'), 404, "unknown_subscription")
+
+
 # Leases
 
 
@@ -263,6 +280,37 @@ def test_who_waits_for_a_lease_gets_what_comes(client: TenantClient) -> None:
     assert client.post("/subscriptions/t/lease?wait=20ms", json={}).status_code == 204
 
 
+def wait_while(client: httpx.Client, happens: Callable[[], object]) -> tuple[int, int, int]:
+    """The lease of one who has waited for a moment when this happens."""
+    with ThreadPoolExecutor(1) as thread:
+        waits = thread.submit(lease, client, "s", "50s")
+        with pytest.raises(TimeoutError):
+            waits.result(0.3)
+        happens()
+        return bounds(waits.result(20))
+
+
+@pytest.mark.parametrize("what", ["release", "rewind", "delete", "redeliver", "fail later"])
+def test_who_waits_for_a_lease_gets_what_others_let_go(client: TenantClient, what: str) -> None:
+    fill(client, 2)
+    end(client, lease(client, max_events=1, max_attempts=1), "release")
+    given = lease(client)
+
+    def let_go() -> object:
+        if what == "rewind":
+            return client.put("/subscriptions/s/position", json={"position": 1})
+        if what == "delete":
+            return client.delete("/subscriptions/s")
+        if what == "redeliver":
+            return client.post("/subscriptions/s/parked/1/redeliver")
+        if what == "fail later":
+            return end(client, given, "release", delay=0.2)
+        return end(client, given, "release", failed=False)
+
+    expected = {"delete": (1, 2, 1), "redeliver": (1, 1, 1), "fail later": (2, 2, 2)}
+    assert wait_while(client, let_go) == expected.get(what, (2, 2, 1))
+
+
 def test_a_lease_of_large_events_is_cut_and_the_rest_is_for_others(client: TenantClient) -> None:
     for _ in range(9):
         client.post("/events", json={"type": "T", "data": "x" * 900_000}).raise_for_status()
@@ -343,6 +391,36 @@ def test_the_default_of_a_lease_is_never_more_than_may_be_read(tmp_path: Path) -
         assert bounds(lease(client)) == (1, 20, 1)
 
 
+def test_with_too_much_parked_there_are_no_leases_until_somebody_looks(tmp_path: Path) -> None:
+    tenants = [{"name": "alice", "api_key": KEY}]
+    config = {"engine": "memory", "tenants": tenants, "limits": {"max_parked": 2}}
+    write_config(tmp_path / "tenants.yaml", config)
+    with (
+        serving(["--config", "tenants.yaml"], cwd=tmp_path) as server,
+        httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=60) as client,
+    ):
+        fill(client, 4)
+        for _ in range(2):
+            end(client, lease(client, max_events=1, max_attempts=1), "release", reason="no luck")
+        for wait in ("0s", "20s"):
+            refused = client.post(f"/subscriptions/s/lease?wait={wait}", json={})
+            assert_refused(refused, 409, "too_many_parked")
+            assert refused.json()["current"] == 2
+        assert client.delete("/subscriptions/s/parked/1").status_code == 204
+        assert bounds(lease(client)) == (3, 4, 1)
+
+
+def test_events_that_failed_together_are_not_parked_together(client: TenantClient) -> None:
+    fill(client, 10)
+    lease(client, max_attempts=1, seconds=0.01)
+    again = [lease(client, wait="20s", max_attempts=1) for _ in range(2)]
+    assert [bounds(one) for one in again] == [(1, 1, 1), (2, 2, 1)]
+    assert state(client)["parked"] == []
+    end(client, again[0], "release")
+    end(client, again[1])
+    assert [one["first_position"] for one in state(client)["parked"]] == [1]
+
+
 # Competition
 
 
@@ -402,3 +480,26 @@ def test_nor_does_it_matter_through_which_server_process(two_workers: LiveServer
         fill(client, 200)
         compete(two_workers.url, KEY, "s")
         assert state(client)["position"] == 200
+
+
+def test_who_waits_for_a_lease_gets_what_another_server_process_lets_go(
+    two_workers: LiveServer,
+) -> None:
+    headers = {"X-API-Key": KEY}
+    with httpx.Client(base_url=two_workers.url, headers=headers, timeout=60) as client:
+        fill(client, 1)
+        client.put(
+            "/subscriptions/waits/position",
+            json={"position": client.get("/position").json()["position"] - 1},
+        )
+        for _ in range(4):
+            given = lease(client, "waits")
+            with (
+                ThreadPoolExecutor(1) as thread,
+                httpx.Client(base_url=two_workers.url, headers=headers, timeout=60) as other,
+            ):
+                waits = thread.submit(lease, other, "waits", "50s")
+                with pytest.raises(TimeoutError):
+                    waits.result(0.3)
+                end(client, given, "release", "waits", failed=False)
+                end(client, waits.result(20), "release", "waits", failed=False)

@@ -118,6 +118,44 @@ def test_every_key_may_see_how_the_server_is_used(server: LiveServer, key: str) 
         assert client.get("/openapi.json").is_success
 
 
+@pytest.mark.parametrize("path", ["lease", "lease?wait=1s", "lease/", "/lease//", "%6Cease"])
+@pytest.mark.parametrize("key", ["reads", "writes"])
+@pytest.mark.parametrize("way", [{}, {"Connection": "close"}], ids=["short way", "long way"])
+def test_a_lease_needs_a_key_for_both(
+    server: LiveServer, key: str, path: str, way: dict[str, str]
+) -> None:
+    with client_of(server, KEYS["both"]) as client:
+        client.post("/events", json=EVENT).raise_for_status()
+        assert client.post("/subscriptions/leased/lease", json={}).status_code in {200, 204}
+        before = client.get("/subscriptions/leased").json()
+    with client_of(server, KEYS[key]) as client:
+        answer = client.post(f"/subscriptions/leased/{path}", json={}, headers=way)
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+    with client_of(server, KEYS["both"]) as client:
+        assert client.get("/subscriptions/leased").json() == before
+
+
+def test_a_key_that_may_only_write_can_end_leases_and_gets_no_event_for_it(
+    server: LiveServer,
+) -> None:
+    with client_of(server, KEYS["both"]) as both, client_of(server, KEYS["writes"]) as writes:
+        both.post("/events/batch", json=[EVENT, EVENT]).raise_for_status()
+        held = (
+            "/subscriptions/ended/lease/"
+            + both.post(
+                "/subscriptions/ended/lease", json={"max_events": 2, "max_attempts": 1}
+            ).json()["lease"]
+        )
+        extended = writes.post(f"{held}/extend", json={"seconds": 60})
+        assert extended.status_code == 200
+        assert "events" not in extended.json()
+        for what, body in (("ack", {"position": 1}), ("release", {"position": 2})):
+            answer = writes.post(f"{held}/{what}", json=body)
+            assert (answer.status_code, answer.content) == (204, b"")
+        answer = writes.post("/subscriptions/ended/parked/2/redeliver")
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
 def test_a_digest_is_no_key(server: LiveServer) -> None:
     with client_of(server, digest(KEYS["own"])) as client:
         assert client.get("/position").status_code == 401

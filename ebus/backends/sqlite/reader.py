@@ -134,6 +134,9 @@ class SqliteQuickReads(QuickReads):
     def checkpoint(self, name: str) -> int | None:
         return self._read(lambda reader: reader.checkpoint(name))
 
+    def subscription(self, name: str) -> Subscription | None:
+        return self._read(lambda reader: reader.subscription(name))
+
     def read_wire(
         self,
         start: int,

@@ -67,7 +67,9 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
+    check_saved_position,
     check_writes,
+    refuse_unexpected,
 )
 
 _INSERT_BLOCK = """
@@ -401,10 +403,17 @@ class SqliteStore(
             self._quick_reads.append(quick)
             return quick
 
-    def delete_checkpoint(self, name: str) -> bool:
+    def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
+        if expected is not None:
+            check_saved_position(expected)
         with self._writing() as connection, transaction(connection):
-            connection.execute("DELETE FROM checkpoints WHERE name = ?", (encoded(name),))
-            return connection.changes() > 0
+            position: int | None = connection.execute(
+                "DELETE FROM checkpoints WHERE name = ? RETURNING position", (encoded(name),)
+            ).get
+            if position is None:
+                return False
+            refuse_unexpected(position, expected)  # which undoes it
+            return True
 
     @contextmanager
     def _writing(self, *, waits: bool = True) -> Iterator[apsw.Connection]:

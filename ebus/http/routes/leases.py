@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,14 +14,15 @@ from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.core import consumers
-from ebus.core.consumers import Lease, Subscription
+from ebus.core.consumers import Lease
+from ebus.core.errors import EbusError
 from ebus.core.store import WirePage
 from ebus.http.answers import Answer
 from ebus.http.leaving import Leaving
 from ebus.http.live import Live
 from ebus.http.problems import Problem
 from ebus.http.routes.subscriptions import ONE, AnyRequest, LeaseOut, lease_out
-from ebus.http.selection import Waiter
+from ebus.http.subscription_watch import SubscriptionWatch
 from ebus.http.tenant import Tenant, tenant_of
 from ebus.http.wire import Query, check_subscription_id, decode_body, read_body
 
@@ -91,13 +94,20 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
         tenant = tenant_of(request.scope)
         leaving = Leaving(request.receive)
         try:
-            given = await _lease(live, tenant, name, wanted, wait_s or 0.0, leaving)
+            given = await next_lease(
+                live, tenant, name, wanted, wait_s or 0.0, when_left=leaving.when_left
+            )
         finally:
             leaving.end()
         if given is None:
             return Answer(status=204)
         store = tenant.store
-        page = await store.read_wire(given.first_position, given.last_position)
+        try:
+            page = await store.read_wire(given.first_position, given.last_position)
+        except EbusError:  # nobody will work on them
+            with suppress(EbusError):
+                await store.change_subscription(name, consumers.release(given.id, failed=False))
+            raise
         if page.next is not None:  # large events: the rest is for somebody else
             rest = consumers.cut(given.id, page.next - 1)
             given = await store.change_subscription(name, rest)
@@ -150,10 +160,16 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
     ]
 
 
-async def _lease(
-    live: Live, tenant: Tenant, name: str, wanted: LeaseIn, wait_s: float, leaving: Leaving
+async def next_lease(
+    live: Live,
+    tenant: Tenant,
+    name: str,
+    wanted: LeaseIn,
+    wait_s: float,
+    *,
+    when_left: Callable[[Callable[[], None]], None],
 ) -> Lease | None:
-    """The next lease; None when there is nothing to do within this time."""
+    """The next lease; None when there is nothing to do within this time, or its client left."""
     store = tenant.store
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
@@ -161,32 +177,38 @@ async def _lease(
     if most is None:
         most = min(DEFAULT_LEASE_EVENTS, store.limits.max_read_events)
 
-    async def ask() -> Lease | None:
-        change = consumers.lease(
+    def leasing() -> consumers.Change:
+        return consumers.lease(
             max_events=most,
             seconds=wanted.seconds,
             max_attempts=wanted.max_attempts,
             limits=store.limits,
         )
-        given: Lease | None = await store.change_subscription(name, change)
+
+    async def ask() -> Lease | None:
+        given: Lease | None = await store.change_subscription(name, leasing())
         return given
 
     given = await ask()
     if given is not None or not wait_s:
         return given
-    waiter = Waiter(store)
-    leaving.when_left(waiter.end)
-    with live.waiting(tenant, waiter.end):
-        while (left_s := until_s - loop.time()) > 0 and not waiter.has_ended():
-            found = await store.subscription(name) or Subscription()
-            due_ms = consumers.next_due_ms(found)
-            due_s = left_s if due_ms is None else consumers.seconds_until(due_ms)
-            await waiter.wait(max(found.position, found.frontier) + 1, min(left_s, due_s))
-            if waiter.has_ended():  # nobody would get it
+    watch = SubscriptionWatch(store, name)
+    when_left(watch.end)
+    with live.waiting(tenant, watch.end), watch:
+        while (left_s := until_s - loop.time()) > 0:
+            looked_ms = consumers.now_ms()
+            found = await watch.subscription()
+            after, _ = leasing()(found, await store.head())
+            if watch.has_ended:  # nobody would get it
                 return None
-            given = await ask()
-            if given is not None:
-                return given
+            if after != found:
+                given = await ask()
+                if given is not None:
+                    return given
+                continue
+            due_ms = consumers.next_due_ms(found, looked_ms)
+            due_s = left_s if due_ms is None else consumers.seconds_until(due_ms)
+            await watch.sleep(consumers.next_position(found, store.limits), min(left_s, due_s))
     return None
 
 

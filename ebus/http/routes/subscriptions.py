@@ -126,7 +126,9 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
 
     @delete(ONE, status_code=200)
     async def delete_subscription(request: AnyRequest) -> ASGIApp:
-        if not await tenant_of(request.scope).store.delete_checkpoint(name_in(request)):
+        name = name_in(request)
+        expected = expected_position(request.headers.get("if-match"))
+        if not await tenant_of(request.scope).store.delete_checkpoint(name, expected=expected):
             raise _unknown()
         return Answer(status=204)
 
