@@ -20,7 +20,7 @@ from ebus.core.errors import (
     StoreFull,
     VersionConflict,
 )
-from ebus.core.event import Event, NewEvent, encode_event, encode_events, metadata_of
+from ebus.core.event import Columns, Event, NewEvent, encode_event, encode_events, metadata_of
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import (
     Append,
@@ -78,6 +78,9 @@ class Plan(msgspec.Struct):
     versions: list[int | None] | None = None
     """Of each event within its stream; None when all events are plain."""
 
+    columns: Columns | None = None
+    """Of the events, where they are known."""
+
     encoded: list[bytes] = []
     """The events as wire JSON."""
 
@@ -89,6 +92,11 @@ class Plan(msgspec.Struct):
 
     subscriptions: dict[str, Subscription] = {}
     """Those that change."""
+
+    @property
+    def types(self) -> list[str]:
+        """Of each event."""
+        return self.columns.types if self.columns else [event.type for event in self.events]
 
 
 def plan_writes(
@@ -124,7 +132,8 @@ def _plan_plainly(writes: Sequence[Write], checked: Checked, head: int, now: str
         accepted += write.events
         head = last
     _check_head(head)
-    return Plan(head, results, accepted, None, encode_events(accepted, first_position, now))
+    encoded = encode_events(accepted, first_position, now, columns=checked.columns)
+    return Plan(head, results, accepted, None, checked.columns, encoded)
 
 
 def _check_head(head: int) -> None:

@@ -29,11 +29,13 @@ from ebus.core.errors import (
 )
 from ebus.core.event import (
     CONTROL_CHARACTER,
+    FEW,
+    Columns,
     Event,
     NewEvent,
-    are_plainly_valid,
     check_events,
     check_text,
+    plain_columns,
 )
 from ebus.core.filter import Filter, check_filter
 from ebus.core.limits import MAX_CONDITION_FILTERS, MAX_POSITION, Limits
@@ -571,7 +573,7 @@ def check_range(
     )
 
 
-_PLAIN_SEQUENCES = (list, tuple)
+_PLAIN_SEQUENCES = frozenset({list, tuple})
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -583,34 +585,46 @@ class Checked(msgspec.Struct, frozen=True):
     is_plain: bool
     """Whether all that can be done are appends of plain events, of which nothing is expected."""
 
+    columns: Columns | None = None
+    """All events of the writes, if all of them can be done and it was worth to make columns."""
+
 
 def check_writes(writes: Sequence[Write], limits: Limits) -> Checked:
     """Look at writes by themselves. Every store does before it commits."""
-    if len(writes) == 1:  # the common case, at less cost
-        [write] = writes
-        found = _refusal_of(write, limits)
+    if len(writes) == 1 and _is_small(writes[0]):  # the common case, at less cost
+        found = _refusal_of(writes[0], limits)
         if isinstance(found, InvalidInput):
             return Checked([found], is_plain=False)
         return Checked([None], found is True)
     plain = [write.events for write in writes if type(write) is Append and write.expect is None]
-    if (
-        len(plain) > 1
-        and all(type(events) in _PLAIN_SEQUENCES for events in plain)
-        and all(1 <= len(events) <= limits.max_batch_events for events in plain)
-        and are_plainly_valid(list(chain.from_iterable(plain)), limits)
-    ):
-        if len(plain) == len(writes):
-            return Checked([None] * len(writes), is_plain=True)
-        looked_at = [
-            True if type(write) is Append and write.expect is None else _refusal_of(write, limits)
-            for write in writes
-        ]
-    else:
-        looked_at = [_refusal_of(write, limits) for write in writes]
+    columns = _plain_columns(plain, limits)
+    if columns is not None and len(plain) == len(writes):
+        return Checked([None] * len(writes), is_plain=True, columns=columns)
+    looked_at = [
+        True
+        if columns is not None and type(write) is Append and write.expect is None
+        else _refusal_of(write, limits)
+        for write in writes
+    ]
     return Checked(
         [it if isinstance(it, InvalidInput) else None for it in looked_at],
         is_plain=None not in looked_at,
     )
+
+
+def _is_small(write: Write) -> bool:
+    return not (isinstance(write, Append) and write.events) or len(write.events) < FEW
+
+
+def _plain_columns(appends: list[Sequence[NewEvent]], limits: Limits) -> Columns | None:
+    """The events of all these appends, if they are many and nothing is wrong with them."""
+    if not set(map(type, appends)) <= _PLAIN_SEQUENCES:
+        return None
+    sizes = list(map(len, appends))
+    if sum(sizes) < FEW or not min(sizes) or max(sizes) > limits.max_batch_events:
+        return None
+    events = appends[0] if len(appends) == 1 else list(chain.from_iterable(appends))
+    return plain_columns(events, limits)
 
 
 def _refusal_of(write: Write, limits: Limits) -> InvalidInput | bool | None:

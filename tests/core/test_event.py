@@ -18,7 +18,7 @@ from ebus import Event, NewEvent
 from ebus.core.errors import EventTooLarge, InvalidEvent
 from ebus.core.event import (
     _check_each,
-    are_plainly_valid,
+    plain_columns,
     check_events,
     decode_event,
     encode_event,
@@ -172,7 +172,7 @@ def test_an_event_that_is_not_plain_is_not_plainly_valid() -> None:
         NewEvent.of("T", 1, stream="s"),
         NewEvent.of("T", 1, metadata={}),
     ):
-        assert not are_plainly_valid([plain, further], Limits())
+        assert not plain_columns([plain, further], Limits())
         assert check_events([plain] * 5, Limits()) is True
         assert check_events([*[plain] * 5, further], Limits()) is False
 
@@ -215,7 +215,7 @@ def test_depth_is_counted_outside_strings(json: bytes, deep: int) -> None:
     st.builds(Limits, max_event_bytes=st.integers(1, 400), max_type_chars=st.integers(1, 300)),
 )
 def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) -> None:
-    if are_plainly_valid(events, limits):
+    if plain_columns(events, limits):
         _check_each(events, limits)
 
 
@@ -245,13 +245,13 @@ def test_what_is_plainly_valid_is_valid(events: list[NewEvent], limits: Limits) 
 )
 def test_what_was_parsed_and_is_plainly_valid_is_valid(bodies: list[bytes], limits: Limits) -> None:
     events = parse_events(b"[" + b",".join(bodies) + b"]")
-    if are_plainly_valid(events, limits):
+    if plain_columns(events, limits):
         _check_each([NewEvent(it.type, it.data, it.timestamp) for it in events], limits)
 
 
 def test_what_was_parsed_is_as_valid_as_what_was_made() -> None:
     parsed = parse_events(b'[{"type":"A","data":{"a": [1]},"timestamp":"2024-01-01T00:00:00Z"}]')
-    assert are_plainly_valid(parsed, Limits())
+    assert plain_columns(parsed, Limits())
     with pytest.raises(UnicodeDecodeError):
         parse_events(b'[{"type":"A","data":"\xff"}]')
 

@@ -258,7 +258,7 @@ class SqliteStore(
                     raise StoreBusy("to find which types a segment holds may take long")
                 segment = OpenSegment.read(connection, head)
             if segment is not None:
-                completed = segment.take([event.type for event in plan.events])
+                completed = segment.take(plan.types)
                 connection.executemany(INSERT_TYPE_SEGMENT, completed)
         store_names(connection, plan)
         return _Staged(plan, recorded_ns, segment)
