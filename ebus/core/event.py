@@ -390,8 +390,8 @@ def _check_further_members(event: NewEvent, limits: Limits, index: int) -> None:
     except UnicodeEncodeError:
         raise InvalidEvent("must not hold lone surrogates", index=index, field="metadata") from None
     if size > limits.max_metadata_bytes:
-        problem = f"metadata has {size} bytes, at most {limits.max_metadata_bytes} are allowed"
-        raise EventTooLarge(problem, index=index)
+        problem = f"has {size} bytes, at most {limits.max_metadata_bytes} are allowed"
+        raise EventTooLarge(problem, index=index, field="metadata")
 
 
 _TIMESTAMP = re.compile(
