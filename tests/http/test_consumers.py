@@ -87,6 +87,27 @@ def test_what_is_no_etag_of_a_checkpoint_is_400(client: TenantClient, value: str
     assert client.get("/subscriptions/s/position").json() == {"position": 0}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("If-Match", '"0"'), ("If-Match", '"7"')],
+        [("If-Match", '"0"'), ("If-Match", '"0"')],
+        [("If-None-Match", "*")],
+        [("If-Match", '"0"'), ("If-None-Match", '"0"')],
+    ],
+    ids=str,
+)
+def test_no_condition_on_a_checkpoint_is_overlooked(
+    client: TenantClient, headers: list[tuple[str, str]]
+) -> None:
+    for method in ("PUT", "POST"):
+        path, body = "/subscriptions/s/position", {"position": 1}
+        answer = client.request(method, path, json=body, headers=headers)
+        assert_refused(answer, 400, "invalid_header")
+        assert "If-Match" in answer.json()["detail"]
+    assert client.get("/subscriptions/s/position").json() == {"position": 0}
+
+
 def test_of_savers_that_race_exactly_one_wins(client: TenantClient) -> None:
     def save(position: int) -> int:
         headers = {"If-Match": '"0"'}

@@ -133,7 +133,15 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
     @route(POSITION, http_method=[HttpMethod.POST, HttpMethod.PUT])
     async def save_checkpoint(request: AnyRequest) -> ASGIApp:
         name = name_in(request)
-        expected = expected_position(request.headers.get("if-match"))
+        if "if-none-match" in request.headers:
+            raise Problem(
+                400,
+                "invalid_header",
+                'Send If-Match instead of If-None-Match: "0" is a checkpoint that was never saved',
+            )
+        # Two lines mean the same as one list (RFC 9110, 5.3), which is refused.
+        if_match = ", ".join(request.headers.getall("if-match", [])) or None
+        expected = expected_position(if_match)
         position = decode_position(await body_of(request))
         await tenant_of(request.scope).store.save_checkpoint(name, position, expected=expected)
         return Answer(status=204, headers={"ETag": f'"{position}"'})
