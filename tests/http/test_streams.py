@@ -322,7 +322,7 @@ def test_what_is_expected_twice_must_be_the_same(client: TenantClient) -> None:
     append(client, "a")
     for name, other in (("expected_version", 0), ("expected_position", 0)):
         for path, body in (
-            ("/events", event("a", **{name: other})),
+            ("/events", {**event("a"), name: other}),
             ("/events/batch", {"events": [event("a")], name: other}),
         ):
             answer = client.post(f"{path}?{name}=1", json=body)
