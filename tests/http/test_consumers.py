@@ -77,7 +77,7 @@ def test_a_checkpoint_is_saved_only_where_it_is_what_was_expected(client: Tenant
 
 
 @pytest.mark.parametrize(
-    "value", ["*", "5", '"x"', 'W/"5"', '"1", "2"', '""', '"9223372036854775808"']
+    "value", ["", "*", "5", '"x"', 'W/"5"', '"1", "2"', '""', '"9223372036854775808"']
 )
 def test_what_is_no_etag_of_a_checkpoint_is_400(client: TenantClient, value: str) -> None:
     answer = client.put(

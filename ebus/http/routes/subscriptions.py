@@ -140,8 +140,8 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
                 'Send If-Match instead of If-None-Match: "0" is a checkpoint that was never saved',
             )
         # Two lines mean the same as one list (RFC 9110, 5.3), which is refused.
-        if_match = ", ".join(request.headers.getall("if-match", [])) or None
-        expected = expected_position(if_match)
+        if_match = request.headers.getall("if-match", [])
+        expected = expected_position(", ".join(if_match) if if_match else None)
         position = decode_position(await body_of(request))
         await tenant_of(request.scope).store.save_checkpoint(name, position, expected=expected)
         return Answer(status=204, headers={"ETag": f'"{position}"'})
