@@ -124,7 +124,10 @@ class Conflict(EbusError):
 
 
 class IdConflict(Conflict):
-    """`current` is the position of the stored event, `index` which event of the append it is."""
+    """`index` is which event of the append it is, `current` the position of the stored event.
+
+    It has no `current` when the other event is one of the same append.
+    """
 
     code = "id_conflict"
 

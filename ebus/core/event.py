@@ -425,8 +425,8 @@ def _check_metadata(metadata: Any, max_bytes: int, index: int) -> None:
     except UnicodeEncodeError:
         raise InvalidEvent("must not hold lone surrogates", index=index, field="metadata") from None
     if size > max_bytes:
-        problem = f"metadata has {size} bytes, at most {max_bytes} are allowed"
-        raise EventTooLarge(problem, index=index)
+        problem = f"has {size} bytes, at most {max_bytes} are allowed"
+        raise EventTooLarge(problem, index=index, field="metadata")
     if isinstance(metadata, Raw):  # which is small enough now to be looked at
         try:
             _decode_metadata(metadata)

@@ -208,7 +208,11 @@ class _Planning:
                 continue
             if event.id is not None and event.id in ids:  # of this very append
                 twin = placed[ids[event.id]]
-                self._refuse_other_content(fresh[twin.position - plan.head - 1], event, at, twin)
+                stored = fresh[twin.position - plan.head - 1]
+                if _differs(stored, event, twin):
+                    raise IdConflict(
+                        "another event of the same append has this id and other content", index=at
+                    )
                 placed.append(msgspec.structs.replace(twin, is_duplicate=True))
                 continue
             head += 1
@@ -268,13 +272,7 @@ class _Planning:
     def _refuse_other_content(
         stored: NewEvent | Event, event: NewEvent, at: int, there: Placed
     ) -> None:
-        if (
-            stored.type != event.type
-            or bytes(stored.data).strip(b" \t\r\n") != bytes(event.data).strip(b" \t\r\n")
-            or stored.stream != event.stream
-            or (metadata_of(stored) or {}) != (metadata_of(event) or {})
-            or (event.timestamp or there.timestamp) != there.timestamp
-        ):
+        if _differs(stored, event, there):
             raise IdConflict(
                 f"the event at position {there.position} has this id and other content",
                 current=there.position,
@@ -311,6 +309,17 @@ class _Planning:
             if any(wanted.matches(event, None) for wanted in condition.filters):
                 return position
         return self._index.any_match(condition)
+
+
+def _differs(stored: NewEvent | Event, event: NewEvent, there: Placed) -> bool:
+    """Whether an event with the same id, which is `there`, is another one."""
+    return (
+        stored.type != event.type
+        or bytes(stored.data).strip(b" \t\r\n") != bytes(event.data).strip(b" \t\r\n")
+        or stored.stream != event.stream
+        or (metadata_of(stored) or {}) != (metadata_of(event) or {})
+        or (event.timestamp or there.timestamp) != there.timestamp
+    )
 
 
 def encoded_event(event: NewEvent, placed: Placed) -> bytes:

@@ -23,6 +23,7 @@ from ebus.core.errors import (
     InvalidCheckpoint,
     InvalidEvent,
     InvalidExpectation,
+    InvalidFilter,
     InvalidInput,
     InvalidRange,
     QuotaExceeded,
@@ -665,25 +666,42 @@ def check_expectation(expect: Expectation, limits: Limits) -> None:
         try:
             check_text(stream, limits.max_stream_chars, field="stream")
         except InvalidEvent as error:
-            raise InvalidExpectation(f"stream {error.problem}") from None
+            raise InvalidExpectation(f"the stream of an expected version {error.problem}") from None
         _check_expected("version", version)
     if len(expect.versions) > limits.max_batch_events:
         raise InvalidExpectation(f"at most {limits.max_batch_events} versions can be expected")
     if expect.none_after is not None:
-        _check_expected("position", expect.none_after.position)
-        if not 1 <= len(expect.none_after.filters) <= MAX_CONDITION_FILTERS:
-            raise InvalidExpectation(f"a condition has 1 to {MAX_CONDITION_FILTERS} filters")
-        for wanted in expect.none_after.filters:
+        _check_none_after(expect.none_after, limits)
+
+
+def _check_none_after(condition: NoneAfter, limits: Limits) -> None:
+    if not _is_whole_number(condition.position):
+        raise InvalidExpectation(f"none_after: position is {_WHOLE_NUMBER}")
+    if not 1 <= len(condition.filters) <= MAX_CONDITION_FILTERS:
+        raise InvalidExpectation(f"none_after: there are 1 to {MAX_CONDITION_FILTERS} filters")
+    for number, wanted in enumerate(condition.filters):
+        try:
             check_filter(wanted, limits)
-            if wanted != Filter(
-                types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
-            ):
-                raise InvalidExpectation("a condition's filters are of types and streams only")
+        except InvalidFilter as error:
+            raise InvalidFilter(f"none_after: filter {number}: {error}") from None
+        if wanted != Filter(
+            types=wanted.types, stream=wanted.stream, stream_prefix=wanted.stream_prefix
+        ):
+            raise InvalidExpectation(
+                f"none_after: filter {number}: may be of types and streams only"
+            )
 
 
 def _check_expected(what: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_POSITION:
-        raise InvalidExpectation(f"an expected {what} is a whole number from 0 to {MAX_POSITION}")
+    if not _is_whole_number(value):
+        raise InvalidExpectation(f"an expected {what} is {_WHOLE_NUMBER}")
+
+
+_WHOLE_NUMBER = f"a whole number from 0 to {MAX_POSITION}"
+
+
+def _is_whole_number(value: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_POSITION
 
 
 def check_checkpoint(name: str, position: int, limits: Limits) -> None:

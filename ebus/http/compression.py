@@ -7,7 +7,6 @@ the door, so that whatever answers, an error too, goes out by the same rules.
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import zlib
 from collections.abc import Iterable
@@ -15,6 +14,8 @@ from typing import Protocol
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+
+from ebus.http.weights import weighted
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,8 +29,6 @@ MAX_INLINE_BYTES = 64 * 1_024
 """What the event loop compresses itself, in 0.3 ms at most; more of it goes to a thread."""
 
 _BODILESS_STATUSES = frozenset({204, 304})
-_WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
-_BLANK = " \t"
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -66,19 +65,11 @@ def negotiate(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     weights: dict[str, float] = {}
     for name, value in headers:
         if name == b"accept-encoding":
-            for entry in value.decode("latin-1").lower().split(","):
-                coding, separator, parameter = entry.partition(";")
-                weight = _weight(parameter) if separator else 1.0
-                weights[coding.strip(_BLANK)] = weight
+            weights |= weighted(value, with_parameters=False)
     unnamed = weights.get("*", 0.0)
     best = max(_CODECS, key=lambda coding: weights.get(coding, unnamed))
     weight = weights.get(best, unnamed)
     return best if weight > 0 and weight >= weights.get("identity", unnamed) else None
-
-
-def _weight(parameter: str) -> float:
-    match = _WEIGHT.fullmatch(parameter.strip(_BLANK))
-    return float(match[1]) if match else 0.0
 
 
 class _Codec(Protocol):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
 from ebus.core.aio import AsyncTenantStore
+from ebus.core.errors import StoreClosed
 from ebus.core.filter import Filter
 from ebus.http.framing import Frame, Framing, WireEvent, events_of
 from ebus.http.leaving import Leaving
@@ -119,6 +120,7 @@ class Live:
             self._stores[number] = tenant.store
             self._seen[number] = self._commits.seen(number)
             if self._timer is None:
+                self._tells_at_s = asyncio.get_running_loop().time() + HEARTBEAT_S
                 self._look_again()
         expiry = None
         if tenant.expires_at_s is not None:
@@ -278,7 +280,8 @@ class Tail:
     """An answer that is written as events come, or only up to the end that there was.
 
     `start` is the first position; with `follow` the answer goes on. `filter` has no end in time
-    when it follows.
+    when it follows. An answer that has an end and does not get there is broken off: only without
+    an end may the server, or a client that has no more to say, end it as if it were whole.
     """
 
     status = 200
@@ -321,36 +324,46 @@ class Tail:
     def waiting(self) -> AbstractContextManager[None]:
         """Its place among those that wait, to be taken before the answer begins.
 
-        Raises `Problem` 503 when there is none.
+        Who does not follow waits for nothing, and takes none. Raises `Problem` 503 when there is
+        none left.
         """
+        if not self._follow:
+            return nullcontext()
         return self._live.waiting(self._tenant, self._end)
 
     async def run(self, sink: Sink) -> None:
-        """Write the whole answer. Raises what reading raises."""
+        """Write the whole answer. Raises what reading raises, and when it was not all of it."""
         self._sink = sink
         self._written_s = self._now_s()
-        sink.when_left(self._end)
         if self.framing.begin:
             self._write(Frame(self.framing.begin))
-        try:
-            await self._run(sink)
-        finally:
-            if self._hub is not None:
-                self._hub.leave(self)
+        if self._follow:
+            await self._follow_on(sink)
+        else:
+            end = await self._store.head()
+            end = end if self._stop is None else min(end, self._stop)
+            while not sink.is_gone and await self._read_on(sink, end):
+                pass
         if self.framing.end and not sink.is_gone:
             self._write(Frame(self.framing.end))
 
-    async def _run(self, sink: Sink) -> None:
+    async def _follow_on(self, sink: Sink) -> None:
         hub = self._hub = self._live.hub(self._tenant)
+        sink.when_left(self._end)
+        try:
+            await self._run(sink, hub)
+        finally:
+            hub.leave(self)
+        if self._stop is not None and self.next <= self._stop and not sink.is_gone:
+            raise StoreClosed("the answer was ended before its last position")
+
+    async def _run(self, sink: Sink, hub: Hub) -> None:
         end = self._stop
-        if not self._follow:
-            head = await self._store.head()
-            end = head if end is None else min(end, head)
         while not (sink.is_gone or self._ended):
             head = hub.position if hub.is_active else await self._store.head()
             if await self._read_on(sink, head if end is None else min(head, end)):
                 continue
-            if not self._follow or (end is not None and self.next > end):
+            if end is not None and self.next > end:
                 return
             self._look_at_since()
             if hub.join(self, head):

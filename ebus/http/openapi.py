@@ -101,7 +101,7 @@ def _event_paths(config: Config) -> Json:
                     number(
                         "from",
                         "The first position; 0 means the same as 1. May be left out with a "
-                        "filter, backward, and with last",
+                        "filter, a direction, and with last",
                         0,
                         False,
                     ),
@@ -156,7 +156,9 @@ def _event_paths(config: Config) -> Json:
                     number("to", "The last position", 0, False),
                     number("batch_size", "How many events are read at a time", 1, False),
                     *_filters(config),
-                    number("last", "Begin with the last so many that match", 1, False),
+                    number(
+                        "last", "Begin with the last so many that match, from `from` on", 1, False
+                    ),
                     text("follow", "Go on with events as they come", enum=["true", "false"]),
                     header(
                         "Last-Event-ID",

@@ -208,6 +208,7 @@ def schemas(config: Config) -> Json:
         "none_after": {
             "type": "object",
             "required": ["position", "match"],
+            "additionalProperties": False,
             "description": "No event that matches may have come after the position",
             "properties": {
                 "position": whole,
@@ -217,6 +218,7 @@ def schemas(config: Config) -> Json:
                     "maxItems": MAX_CONDITION_FILTERS,
                     "items": {
                         "type": "object",
+                        "additionalProperties": False,
                         "properties": {
                             "type": {"type": "array", "maxItems": 100, "items": event["type"]},
                             "stream": further["stream"],
@@ -226,6 +228,9 @@ def schemas(config: Config) -> Json:
                 },
             },
         },
+    }
+    version_expected: Json = {
+        "expected_version": {**whole, "description": "Of the one stream; 0 without events"}
     }
     match: Json = expected["none_after"]["properties"]["match"]["items"]["properties"]
     match["stream_prefix"]["pattern"] = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -261,7 +266,7 @@ def schemas(config: Config) -> Json:
                 **event,
                 **further,
                 **expected,
-                "expected_version": {**whole, "description": "Of its stream; 0 without events"},
+                **version_expected,
             },
         },
         "Batch": {
@@ -271,9 +276,11 @@ def schemas(config: Config) -> Json:
             "maxItems": config.limits.max_batch_events,
             "items": ref("NewEvent"),
             "required": ["events"],
+            "additionalProperties": False,
             "properties": {
                 "events": events,
                 **expected,
+                **version_expected,
                 "expected_versions": {
                     "type": "object",
                     "propertyNames": {**name, "maxLength": config.limits.max_stream_chars},

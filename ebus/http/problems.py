@@ -155,7 +155,7 @@ def _problem_of_error(error: Exception) -> Problem:
         headers,
         current=error.current if isinstance(error, Conflict) else None,
         index=error.index if isinstance(error, (InvalidEvent, IdConflict)) else None,
-        field=error.field if isinstance(error, InvalidEvent) else None,
+        field=_field_of(error),
     )
 
 
@@ -168,6 +168,12 @@ def _let_go(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def _field_of(error: EbusError) -> str | None:
+    if isinstance(error, InvalidEvent):
+        return error.field
+    return "id" if isinstance(error, IdConflict) else None
 
 
 def _place(error: EbusError) -> str:
@@ -185,6 +191,13 @@ def without_index(error: InvalidEvent | IdConflict) -> Problem:
     problem = problem_of(error)
     problem.detail = problem.detail.replace("$[0]", "$", 1)
     problem.index = None
+    return problem
+
+
+def within(root: str, error: InvalidEvent | IdConflict) -> Problem:
+    """The problem of an event of a batch that stands at `root`."""
+    problem = problem_of(error)
+    problem.detail = problem.detail.replace("$", root, 1)
     return problem
 
 

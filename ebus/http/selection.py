@@ -11,6 +11,7 @@ from ebus.core.limits import MAX_POSITION, Limits
 from ebus.http.answers import JSON
 from ebus.http.framing import FRAMINGS, NDJSON, SSE, Framing
 from ebus.http.problems import Problem
+from ebus.http.weights import weighted
 from ebus.http.wire import Query
 
 LISTED_AT_ONCE = 1_000
@@ -57,16 +58,8 @@ def framing_of(accept: bytes | None) -> Framing:
     Clients of the original server name what they like, and get an array.
     """
     ranges: dict[str, float] = {}
-    for named in (accept or b"*/*").decode("latin-1").lower().split(","):
-        kind, *parameters = [part.strip() for part in named.split(";")]
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        ranges[kind] = max(quality, ranges.get(kind, 0.0))
+    for kind, weight in weighted(accept or b"*/*", with_parameters=True):
+        ranges[kind] = max(weight, ranges.get(kind, 0.0))
     best, chosen = (0.0, 0), FRAMINGS[JSON]
     for place, offer in enumerate([JSON, NDJSON, SSE]):
         group = offer.partition("/")[0] + "/*"
@@ -83,6 +76,7 @@ def framing_of(accept: bytes | None) -> Framing:
 
 def last_event_id(value: bytes | None) -> int | None:
     """The position behind the one that a client has seen last (HTML, 9.2.4)."""
+    value = (value or b"").strip(b" \t")
     if not value:
         return None
     if not (value.isdigit() and len(value) <= 19 and int(value) < MAX_POSITION):

@@ -36,7 +36,7 @@ class Position(msgspec.Struct, frozen=True):
 _position = msgspec.json.Decoder(Position)
 
 
-class _Match(msgspec.Struct, frozen=True):
+class _Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str | list[str] = []
     stream: str | None = None
     stream_prefix: str | None = None
@@ -46,7 +46,7 @@ class _Match(msgspec.Struct, frozen=True):
         return Filter(types=types, stream=self.stream, stream_prefix=self.stream_prefix)
 
 
-class _NoneAfter(msgspec.Struct, frozen=True):
+class _NoneAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     position: int
     match: list[_Match]
 
@@ -64,7 +64,7 @@ class _Expected(msgspec.Struct, frozen=True):
         return self is _NOTHING or self == _NOTHING
 
     def expectation(self, events: Sequence[NewEvent]) -> Expectation | None:
-        """Raises `Problem` 400 for a version that is of no stream, or of several."""
+        """Raises `Problem` 400 for a version that is of no stream or of several, or said twice."""
         if self.is_nothing:
             return None
         versions = dict(self.expected_versions or {})
@@ -77,7 +77,8 @@ class _Expected(msgspec.Struct, frozen=True):
                     "expected_version is for events of one stream: name it in each of them, or "
                     "send expected_versions",
                 )
-            versions[str(*streams)] = self.expected_version
+            if versions.setdefault(str(*streams), self.expected_version) != self.expected_version:
+                raise _said_twice("expected_version and expected_versions")
         none_after = None
         if self.none_after is not None:
             filters = tuple(one.filter() for one in self.none_after.match)
@@ -90,7 +91,7 @@ class _Expected(msgspec.Struct, frozen=True):
 _NOTHING = _Expected()
 
 
-class _Batch(_Expected, frozen=True, kw_only=True):
+class _Batch(_Expected, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: list[msgspec.Raw]
 
 
@@ -124,18 +125,19 @@ def decode_event(body: bytes, query: bytes = b"") -> tuple[NewEvent, Expectation
 def decode_batch(body: bytes, query: bytes = b"") -> tuple[Sequence[NewEvent], Expectation | None]:
     """The events of a batch, and what is expected of the log."""
     expected: _Expected = _NOTHING
-    if body[:64].lstrip(b" \t\r\n").startswith(b"{"):
+    root = "$"
+    if is_batch_object(body):
         batch = _decode(_decode_batch, body)
-        expected = batch
+        expected, root = batch, EVENTS
         body = b"[" + b",".join(map(bytes, batch.events)) + b"]"
-    events = _decode(parse_events, body)
+    events = _decode(parse_events, body, root)
     if _may_expect(body):
-        for index, one in enumerate(_decode(_each_expected.decode, body)):
+        for index, one in enumerate(_decode(_each_expected.decode, body, root)):
             if not one.is_nothing:
                 raise Problem(
                     400,
                     "invalid_body",
-                    f"$[{index}]: what is expected stands in the query, or beside the events",
+                    f"{root}[{index}]: what is expected stands in the query, or beside the events",
                     index=index,
                 )
     if query:
@@ -143,18 +145,45 @@ def decode_batch(body: bytes, query: bytes = b"") -> tuple[Sequence[NewEvent], E
     return events, expected.expectation(events)
 
 
+EVENTS = "$.events"
+"""Where the events of a batch are that is an object."""
+
+
+def is_batch_object(body: bytes) -> bool:
+    """Whether a batch is an object, with events and what is expected, and not an array."""
+    return body[:1] != b"[" and _BEGINS_OBJECT.match(body) is not None
+
+
+_BEGINS_OBJECT = re.compile(rb"[ \t\r\n]*+\{")
+
+
 def _decode_batch(body: bytes) -> _Batch:
     return _batch.decode(checked_utf8(body))
 
 
+_EXPECTED_IN_QUERY = frozenset({"expected_position", "expected_version"})
+_EXPECTED_IN_BODY = frozenset({"expected_versions", "none_after"})
+
+
 def _with_query(expected: _Expected, query: bytes) -> _Expected:
+    """Raises `Problem` 400 also for what looks like an expectation and is none that is known."""
     said = Query(query)
-    changes = {
-        name: number
-        for name in ("expected_position", "expected_version")
-        if (number := said.whole_number(name, least=0, default=None)) is not None
-    }
+    changes = {}
+    for name in said.names:
+        if name in _EXPECTED_IN_QUERY:
+            number = changes[name] = said.whole_number(name, least=0, default=None)
+            if getattr(expected, name) not in {None, number}:
+                raise _said_twice(f"{name} in the query and in the body")
+        elif name in _EXPECTED_IN_BODY:
+            raise Problem(400, "invalid_parameter", f"Send '{name}' in the body, not in the query")
+        elif name.startswith("expected"):
+            detail = f"There is no '{name}': send {' or '.join(sorted(_EXPECTED_IN_QUERY))}"
+            raise Problem(400, "invalid_parameter", detail)
     return msgspec.structs.replace(expected, **changes) if changes else expected
+
+
+def _said_twice(what: str) -> Problem:
+    return Problem(400, "invalid_expectation", f"{what} say different things: send one of them")
 
 
 def decode_position(body: bytes) -> int:
@@ -183,17 +212,12 @@ def encode_position(position: int) -> bytes:
     return b'{"position":%d}' % position
 
 
-_AT_PLACE = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
-
-
-def _decode(parse: Callable[[bytes], T], body: bytes) -> T:
+def _decode(parse: Callable[[bytes], T], body: bytes, root: str = "$") -> T:
+    """What this makes of the body, of which the outermost value stands at `root`."""
     try:
         return parse(body)
     except msgspec.ValidationError as error:
-        problem, place = str(error), "$"
-        if match := _AT_PLACE.fullmatch(problem):
-            problem, place = match.groups()
-        raise Problem(400, "invalid_body", f"{place}: {problem}") from None
+        raise _invalid_body(str(error), root) from None
     except UnicodeDecodeError as error:
         detail = f"The body must be valid UTF-8: byte {error.start} is not"
     except RecursionError:
@@ -201,6 +225,38 @@ def _decode(parse: Callable[[bytes], T], body: bytes) -> T:
     except msgspec.DecodeError as error:
         detail = f"The body must be one JSON document: {error}"
     raise Problem(400, "invalid_json", detail) from None
+
+
+_AT_PLACE = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
+_PLACE = re.compile(r"\$(?:\[([0-9]+)\])?(?:\.([^.\[]+))?.*", re.DOTALL)
+_ABOUT_MEMBER = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+_VALUES = "[...]"
+"""What msgspec calls the values of an object that may have any members."""
+
+
+def _invalid_body(problem: str, root: str) -> Problem:
+    """A problem in msgspec's words, with its place, the event's index and the member."""
+    place = "$"
+    if match := _AT_PLACE.fullmatch(problem):
+        problem, place = match.groups()
+    if place.endswith(_VALUES):
+        problem, place = f"{problem} as one of its values", place.removesuffix(_VALUES)
+    located = _PLACE.fullmatch(place)
+    assert located is not None
+    index, field = located.groups()
+    if field is None and (match := _ABOUT_MEMBER.fullmatch(problem)):
+        field = match[1][:MAX_SAID_CHARS]
+    return Problem(
+        400,
+        "invalid_body",
+        f"{root}{place.removeprefix('$')}: {problem[:MAX_SAID_CHARS]}",
+        index=None if index is None else int(index),
+        field=field,
+    )
+
+
+MAX_SAID_CHARS = 200
+"""Of a name that a client has sent, when it is told of it."""
 
 
 # `curl -d` names this type unless it is told otherwise; it says nothing about the body.
@@ -383,7 +439,9 @@ def check_subscription_id(id: str, *, max_chars: int) -> str:
     """The id of a subscription as it stands in a path. Raises `Problem` 400."""
     if len(id) > max_chars:
         detail = f"The subscription id has {len(id)} characters, at most {max_chars} are allowed"
-    elif not _SUBSCRIPTION_ID.fullmatch(id) or id in (".", ".."):
+    elif id in (".", ".."):
+        detail = "A subscription id may hold dots, but not be . or .., which are steps in a path"
+    elif not _SUBSCRIPTION_ID.fullmatch(id):
         detail = "A subscription id is made of A-Z a-z 0-9 and - . _ ~ ! $ & ' ( ) * + , ; = : @"
     else:
         return id

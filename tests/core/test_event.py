@@ -18,7 +18,6 @@ from ebus import Event, NewEvent
 from ebus.core.errors import EventTooLarge, InvalidEvent
 from ebus.core.event import (
     _check_each,
-    plain_columns,
     check_events,
     decode_event,
     encode_event,
@@ -28,6 +27,7 @@ from ebus.core.event import (
     metadata_of,
     nests_deeper,
     parse_events,
+    plain_columns,
     utc_now,
 )
 from ebus.core.limits import Limits

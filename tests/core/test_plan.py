@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ebus.backends.memory import Log
 from ebus.core import consumers
-from ebus.core.errors import InvalidEvent, QuotaExceeded, StoreFull
+from ebus.core.errors import IdConflict, InvalidEvent, QuotaExceeded, StoreFull
 from ebus.core.event import NewEvent, decode_event
 from ebus.core.limits import MAX_POSITION, Limits
 from ebus.core.plan import Plan, encoded_event, plan_writes
@@ -88,6 +88,16 @@ def test_duplicates_take_no_room() -> None:
     assert isinstance(again, Appended)
     assert again.duplicates == 3
     assert isinstance(new, QuotaExceeded)
+
+
+def test_a_conflict_within_one_append_names_no_position() -> None:
+    """Nothing of it is stored, so there is none."""
+    other = NewEvent.of("T", "other", id="a")
+    [refused] = plan([Append([new_event(), new_event(id="a"), other])], head=7).results
+    assert isinstance(refused, IdConflict)
+    assert (refused.index, refused.current) == (2, None)
+    assert "same append" in str(refused)
+    assert "position" not in str(refused)
 
 
 def test_what_is_over_the_quota_takes_no_id_and_no_version() -> None:

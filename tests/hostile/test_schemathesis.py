@@ -50,6 +50,9 @@ CHECKS = [
 BY_DESIGN = frozenset({409, 412})
 """What was sent can be, but what is stored says otherwise: with If-Match, or an expectation."""
 
+EXPECTED_TWICE = ("expected_position", "expected_version")
+"""What may stand in the query and in the body."""
+
 WITHOUT_INPUT = frozenset({"readHealth", "headHealth"})
 """Nothing about these can be wrong: no key, no parameter, no body."""
 
@@ -111,7 +114,7 @@ def can_stand_together(case: Case[Any]) -> bool:
         if "wait" in query and ("until" in query or "last" in query or backward):
             return False  # what comes is neither in the past nor the last there is
         if "from" not in query and not (selects - ({"type"} if not query.get("type") else set())):
-            return backward  # or else it would be asked for everything
+            return "direction" in query  # or else it would be asked for everything
     if operation_id == "streamEvents":
         if not (query.keys() & {"from", "last", "stream", "stream_prefix", "since", "until"}):
             return False  # or else it would be asked for everything
@@ -126,6 +129,11 @@ def can_stand_together(case: Case[Any]) -> bool:
         streams = {one.get("stream") for one in events if isinstance(one, dict)}
         if expects and (len(streams) != 1 or None in streams):
             return False  # it is the version of one stream
+        if isinstance(body, dict):
+            if any(name in query and body.get(name) is not None for name in EXPECTED_TWICE):
+                return False  # they would have to be the same
+            if expects and body.get("expected_versions"):
+                return False
     return True
 
 

@@ -91,7 +91,7 @@ class Follower:
     def read(self, most: int = 65_536) -> bool:
         """Read what there is; False at the end."""
         part = self._unpack(self.answer.read1(most)) if not self.ended else b""
-        if not part and self.answer.isclosed():
+        if not part and (self.answer.isclosed() or self.answer.length == 0):
             self.ended = True
             return False
         self.text += part

@@ -6,10 +6,12 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from msgspec import UNSET
 
 from tests.http.conftest import TenantClient
 
@@ -144,6 +146,42 @@ def test_a_batch_with_one_that_is_no_event_is_400_and_says_which(
 ) -> None:
     batch = b"[" + json.dumps(EVENT).encode() + b"," + body + b"]"
     assert_problem(client.post("/events/batch", content=batch), 400, said="$[1]")
+
+
+@pytest.mark.parametrize(
+    ("member", "field", "said"),
+    [
+        ({"type": 5}, "type", ".type: Expected `str`, got `int`"),
+        ({"type": ""}, "type", ".type: must not be empty"),
+        ({"type": UNSET}, "type", ": Object missing required field `type`"),
+        ({"data": UNSET}, "data", ": Object missing required field `data`"),
+        ({"id": 4}, "id", ".id: Expected `str | null`, got `int`"),
+        ({"id": "x" * 256}, "id", ".id: has 256 characters"),
+        ({"metadata": {"a": 1}}, "metadata", ".metadata: Expected `str`, got `int` as one of its"),
+        ({"metadata": {"a": "x" * 20_000}}, "metadata", ".metadata: has 20008 bytes"),
+        ({"timestamp": "now"}, "timestamp", ".timestamp: must be"),
+    ],
+    ids=lambda it: str(it)[:40],
+)
+def test_a_problem_names_the_event_and_the_member_wherever_it_stands(
+    client: TenantClient, member: dict[str, Any], field: str, said: str
+) -> None:
+    bad = {name: value for name, value in {**EVENT, **member}.items() if value is not UNSET}
+    for path, body, place, index in (
+        ("/events", bad, "$", None),
+        ("/events/batch", [EVENT, bad], "$[1]", 1),
+        ("/events/batch", {"events": [EVENT, EVENT, bad]}, "$.events[2]", 2),
+    ):
+        problem = client.post(path, json=body).json()
+        assert problem["status"] in {400, 413}
+        assert problem["detail"].startswith(place + said), problem
+        assert (problem.get("index"), problem["field"]) == (index, field)
+
+
+def test_a_long_name_is_not_told_back_whole(client: TenantClient) -> None:
+    answer = client.post("/events/batch", json={"events": [EVENT], "x" * 100_000: 1})
+    assert_problem(answer, 400, said="unknown field")
+    assert len(answer.content) < 1_000
 
 
 @pytest.mark.parametrize("timestamp", BAD_TIMES, ids=repr)
@@ -327,6 +365,8 @@ def test_a_subscription_id_that_a_path_cannot_hold_is_400(
     body = b'{"position":9}' if method != "GET" else None
     answer = client.request(method, f"/subscriptions/{id}/position", content=body)
     assert_problem(answer, 400, said="ubscription id")
+    if id.startswith("%2E"):
+        assert_problem(answer, 400, said="not be . or ..")
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,19 @@ from ebus.core.aio import AsyncTenantStore
 from ebus.core.errors import StoreUnavailable
 from ebus.core.store import WirePage
 from tests.http.conftest import write_config
+from tests.http.tails import FORMS
 from tests.http.test_server_limits_inside import KEY, append, in_a_loop, inside, until
 from tests.live_server import serving
 
-WAYS = {"short": "", "long": "Accept: a\r\nAccept: b\r\n"}
+WAYS = {"short": "", "long": "X-Way: a\r\nX-Way: b\r\n"}
 """A header that comes twice goes the long way."""
 
 PAGES = "/events/stream?from=1&batch_size=1"
 
 
-def get(path: str, way: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}0\r\n{WAYS[way]}\r\n".encode()
+def get(path: str, way: str, form: str = "*/*") -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: x", f"X-API-Key: {KEY}0", f"Accept: {form}"]
+    return "\r\n".join([*lines, f"{WAYS[way]}\r\n"]).encode()
 
 
 def after_the_first_page(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
@@ -43,8 +45,10 @@ def after_the_first_page(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("follow", ["", "&follow=true", "&follow=true&to=9"])
+@FORMS
 def test_a_stream_whose_store_fails_half_way_never_looks_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, follow: str, way: str
 ) -> None:
     async def fail() -> None:
         raise StoreUnavailable("the disk is on fire")
@@ -58,12 +62,38 @@ def test_a_stream_whose_store_fails_half_way_never_looks_whole(
                 await until(lambda answers=answers: wire.written.count(b"200 OK") == answers)
             wire.written = b""
             after_the_first_page(monkeypatch, fail)
-            protocol.data_received(get(PAGES, way))
+            protocol.data_received(get(PAGES + follow, way, form))
             await until(lambda: wire.closed or wire.aborted)
             assert b'"position":1' in wire.written
             assert b"]" not in wire.written
             assert b"0\r\n\r\n" not in wire.written
             assert b"fire" not in wire.written
+
+    test()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@FORMS
+def test_a_tail_that_is_up_to_date_breaks_off_when_the_store_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, way: str
+) -> None:
+    async def fail(*_: object, **__: object) -> WirePage:
+        raise StoreUnavailable("the disk is on fire")
+
+    @in_a_loop
+    async def test() -> None:
+        async with inside(tmp_path) as server:
+            protocol, wire = server.connect()
+            protocol.data_received(get("/events/stream?follow=true", way, form))
+            other, answers = server.connect()
+            other.data_received(append(10))
+            await until(lambda: b'"position":1' in wire.written)
+            monkeypatch.setattr(AsyncTenantStore, "read_wire", fail)
+            other.data_received(append(10))
+            await until(lambda: wire.closed or wire.aborted)
+            assert answers.written.count(b"200 OK") == 2
+            assert b"]" not in wire.written
+            assert b"0\r\n\r\n" not in wire.written
 
     test()
 

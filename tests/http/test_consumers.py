@@ -77,13 +77,34 @@ def test_a_checkpoint_is_saved_only_where_it_is_what_was_expected(client: Tenant
 
 
 @pytest.mark.parametrize(
-    "value", ["*", "5", '"x"', 'W/"5"', '"1", "2"', '""', '"9223372036854775808"']
+    "value", ["", "*", "5", '"x"', 'W/"5"', '"1", "2"', '""', '"9223372036854775808"']
 )
 def test_what_is_no_etag_of_a_checkpoint_is_400(client: TenantClient, value: str) -> None:
     answer = client.put(
         "/subscriptions/s/position", json={"position": 1}, headers={"If-Match": value}
     )
     assert_refused(answer, 400, "invalid_header")
+    assert client.get("/subscriptions/s/position").json() == {"position": 0}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("If-Match", '"0"'), ("If-Match", '"7"')],
+        [("If-Match", '"0"'), ("If-Match", '"0"')],
+        [("If-None-Match", "*")],
+        [("If-Match", '"0"'), ("If-None-Match", '"0"')],
+    ],
+    ids=str,
+)
+def test_no_condition_on_a_checkpoint_is_overlooked(
+    client: TenantClient, headers: list[tuple[str, str]]
+) -> None:
+    for method in ("PUT", "POST"):
+        path, body = "/subscriptions/s/position", {"position": 1}
+        answer = client.request(method, path, json=body, headers=headers)
+        assert_refused(answer, 400, "invalid_header")
+        assert "If-Match" in answer.json()["detail"]
     assert client.get("/subscriptions/s/position").json() == {"position": 0}
 
 

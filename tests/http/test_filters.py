@@ -128,7 +128,7 @@ def test_links_lead_through_exactly_what_a_plain_model_finds(
             optional={"direction": st.sampled_from(["forward", "backward"])},
         )
     )
-    if query.keys() <= {"from", "to", "limit"} or query.get("direction") == "forward":
+    if query.keys() <= {"from", "to", "limit"}:
         query.setdefault("from", 1)
     assert follow(client, query) == model(events, query)
 
@@ -145,7 +145,6 @@ def test_a_stream_of_events_is_filtered_in_every_form(
     query = {"from": 1, **with_a_stream(query), "batch_size": batch}
     if last is not None:
         query = {**query, "last": last}
-        query.pop("from")
     expected = model(events, query)
     assert get(client, "/events/stream", query).json() == expected
     lines = client.get(
@@ -192,6 +191,8 @@ def test_the_last_are_paged_from_the_end_and_no_more_than_asked_for(
         {"stream_prefix": "s-"},
         {"stream_prefix": ""},
         {"stream": "s-1", "from_version": 3, "to_version": 5},
+        {"direction": "forward"},
+        {"direction": "forward", "to": 9},
         {"direction": "backward"},
         {"direction": "backward", "to": 9},
         {"direction": "backward", "from": 290},
@@ -208,6 +209,14 @@ def test_the_last_are_paged_from_the_end_and_no_more_than_asked_for(
 def test_a_parameter_selects_what_it_says(filled: Filled, query: dict[str, Any]) -> None:
     client, events = filled.client, filled.events
     assert get(client, "/events", query).json() == model(events, query)
+
+
+def test_a_stream_of_the_last_begins_no_sooner_than_from(filled: Filled) -> None:
+    client, events = filled.client, filled.events
+    for start in (0, 250, 299, 300, 301, 400):
+        for more in ({}, {"type": ["A"]}, {"to": 298}):
+            query = {"last": 3, "from": start, **more}
+            assert get(client, "/events/stream", query).json() == model(events, query), query
 
 
 def test_a_limit_says_where_to_go_on_and_keeps_the_rest_of_the_query(
@@ -352,6 +361,9 @@ def test_what_a_read_cannot_do_is_400(client: TenantClient, query: str, said: st
         ("follow=", "true or false"),
         ("follow=true&until=2199-01-01T00:00:00Z", "'until'"),
         ("last=10001", "at most 10000"),
+        ("limit=5", "'limit' does not go with a stream"),
+        ("direction=backward", "'direction' does not go with a stream"),
+        ("wait=5s", "'wait' does not go with a stream"),
     ],
 )
 def test_what_a_stream_cannot_do_is_400(client: TenantClient, query: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import signal
@@ -25,6 +26,11 @@ from tests.live_server import LiveServer, serving
 KEY = "a" * 40
 MIB = 1024 * 1024
 ENGINES = pytest.mark.parametrize("engine", ["memory", "sqlite"])
+ALL_WAYS = pytest.mark.parametrize(
+    "headers",
+    [{}, {"X-Way": "long"}, {"Accept-Encoding": "gzip"}],
+    ids=["short way", "long way", "gzip"],
+)
 
 
 def tail(
@@ -36,12 +42,14 @@ def tail(
 
 
 @contextmanager
-def server_of_one(directory: Path, *arguments: str, **top: Any) -> Iterator[LiveServer]:
+def server_of_one(
+    directory: Path, *arguments: str, patience: str = "20s", **top: Any
+) -> Iterator[LiveServer]:
     """A server with a tenant `alice`, for what needs another config."""
     top = {"engine": "sqlite", "durability": "normal", **top}
     tenants = [{"name": "alice", "api_key": KEY}]
     write_config(directory / "tenants.yaml", {"tenants": tenants, **top})
-    environment = {"ENABLE_GZIP": "true", "SHUTDOWN_TIMEOUT": "20s"}
+    environment = {"ENABLE_GZIP": "true", "SHUTDOWN_TIMEOUT": patience}
     arguments = ("--config", "tenants.yaml", *arguments)
     with serving(arguments, cwd=directory, environment=environment) as server:
         yield server
@@ -140,6 +148,7 @@ def test_line_breaks_in_data_do_not_break_a_line(client: TenantClient, form: str
         ("application/json;q=0.5, */*;q=0.8", NDJSON),
         ("application/json; charset=utf-8", JSON),
         ("image/png, text/event-stream;q=0.001", SSE),
+        ("application/x-ndjson;level=1;q=0.5, application/json;q=0.4", NDJSON),
     ],
 )
 def test_accept_says_in_which_form_a_stream_comes(
@@ -155,7 +164,21 @@ def test_accept_says_in_which_form_a_stream_comes(
 
 
 @pytest.mark.parametrize(
-    "accept", ["text/html", "*/*;q=0", "application/json;q=0", "json", "text/event-stream;q=x"]
+    "accept",
+    [
+        "text/html",
+        "*/*;q=0",
+        "application/json;q=0",
+        "json",
+        "text/event-stream;q=x",
+        # What is no weight counts as little here as in Accept-Encoding.
+        "text/event-stream;q=5",
+        "text/event-stream;q=inf",
+        "text/event-stream;q=1e-1",
+        "text/event-stream;q=0.5;level=1",
+        "text/event-stream;q=0.1234",
+        "text/event-stream;",
+    ],
 )
 def test_who_accepts_none_of_the_forms_gets_an_array(client: TenantClient, accept: str) -> None:
     answer = client.get("/events/stream?from=1", headers={"Accept": accept})
@@ -165,12 +188,13 @@ def test_who_accepts_none_of_the_forms_gets_an_array(client: TenantClient, accep
 # Where it begins, and what it holds
 
 
+@pytest.mark.parametrize("seen", ["3", " 3", "3 ", "\t3\t "])
 @FORMS
 def test_a_client_that_comes_again_goes_on_behind_what_it_saw(
-    client: TenantClient, form: str
+    client: TenantClient, form: str, seen: str
 ) -> None:
     send(client, *"ABCDE")
-    with tail(client, form, {"Last-Event-ID": "3"}, start=1, last=1) as follower:
+    with tail(client, form, {"Last-Event-ID": seen}, start=1, last=1) as follower:
         assert follower.take(2)[0]["position"] == 4
         send(client, "F")
         follower.take(3)
@@ -228,7 +252,7 @@ def test_a_tail_of_what_is_recorded_later_leaves_out_what_is_recorded_now(
     client: TenantClient,
 ) -> None:
     """The filter counts for what comes as it does for what was."""
-    with tail(client, since="2199-01-01T00:00:00Z") as future, tail(client) as other:
+    with tail(client, since="2199-01-01T00:00:00Z", to=4) as future, tail(client) as other:
         for number in range(1, 4):
             send(client, "A")
             other.take(number)
@@ -237,8 +261,7 @@ def test_a_tail_of_what_is_recorded_later_leaves_out_what_is_recorded_now(
             send(client, "B")
             assert past.take(4)[-1]["type"] == "B"
         assert other.take(4)
-        future_text = future.text
-    assert future_text == b""
+        assert future.to_the_end() == []
 
 
 def test_a_tail_hears_nothing_of_another_tenant(
@@ -455,11 +478,17 @@ def test_a_long_poll_on_one_worker_is_answered_by_an_append_through_another(
 # Slow readers
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Way": "long"}], ids=["short way", "long way"])
+def packs_badly(count: int) -> list[str]:
+    """Texts of 10,000 characters, of which compression leaves half."""
+    by = random.Random(0)
+    return [by.randbytes(5_000).hex() for _ in range(count)]
+
+
+@ALL_WAYS
 def test_a_slow_reader_gets_everything_and_the_server_stays_small(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    batch = [{"type": "T", "data": "x" * 10_000}] * 100
+    batch = [{"type": "T", "data": data} for data in packs_badly(100)]
     with (
         server_of_one(tmp_path) as server,
         alice(server) as client,
@@ -628,6 +657,24 @@ def test_one_request_too_many_that_waits_is_503(
         assert client.get("/position").status_code == 200  # on the same connection
 
 
+@WAYS
+@FORMS
+def test_who_does_not_follow_waits_for_nothing_and_needs_no_place(
+    narrow: LiveServer, form: str, way: dict[str, str]
+) -> None:
+    with (
+        Follower(narrow.port, KEY, SSE) as first,
+        Follower(narrow.port, KEY, SSE) as second,
+    ):
+        first.until(lambda: bool(first.text))
+        second.until(lambda: bool(second.text))
+        with Follower(
+            narrow.port, KEY, form, {"from": 1, "follow": "false"}, headers=way
+        ) as finite:
+            assert finite.status == 200
+            finite.to_the_end()
+
+
 def has_place(server: LiveServer) -> bool:
     with Follower(server.port, KEY, SSE) as follower:
         return follower.status == 200
@@ -723,8 +770,98 @@ def test_a_server_that_stops_ends_all_who_wait_as_it_should(
             assert poll.result(20).json() == []
             with suppress(httpx.TransportError):  # it may not have been heard yet
                 assert waits.result(20).status_code in {204, 503}
-            server.process.wait(20)
-            assert server.stop() == 0
+            assert server.process.wait(20) == 0
             assert time.monotonic() - started < 15
         for follower in [*followers, idle]:
             follower.close()
+
+
+def tell_to_stop(server: LiveServer) -> None:
+    """Return when the server has ended what waits."""
+    with Follower(server.port, KEY, SSE, {"from": 1_000_000}) as idle:
+        idle.until(lambda: bool(idle.text))
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.to_the_end() == []
+
+
+@ALL_WAYS
+@FORMS
+def test_a_server_that_stops_finishes_what_has_an_end(
+    tmp_path: Path, form: str, headers: dict[str, str]
+) -> None:
+    """Some 16 MB, of which the connection does not hold all when the signal comes."""
+    with server_of_one(tmp_path, engine="memory") as server, alice(server) as client:
+        batch = [{"type": "T", "data": data} for data in packs_badly(400)]
+        for _ in range(4):
+            client.post("/events/batch", json=batch).raise_for_status()
+        query = {"from": 1, "follow": "false", "batch_size": 10}
+        with Follower(
+            server.port, KEY, form, query, headers=headers, receive_bytes=65_536
+        ) as finite:
+            finite.take(1)
+            tell_to_stop(server)
+            assert not finite.ended
+            while finite.read():
+                finite.text, finite._parsed = finite.text[finite._parsed :], 0
+            assert finite.positions == list(range(1, 1_601))
+        assert server.process.wait(20) == 0  # a second signal would end it at once
+
+
+@pytest.mark.parametrize("follow", ["true", "false"])
+@WAYS
+@FORMS
+def test_what_cannot_be_finished_in_time_does_not_look_whole(
+    tmp_path: Path, form: str, way: dict[str, str], follow: str
+) -> None:
+    with server_of_one(tmp_path, engine="memory", patience="100ms") as server:
+        with alice(server) as client:
+            for _ in range(20):
+                send(client, *"TTTTTTTTTT", data="x" * 100_000)
+        query = {"from": 1, "to": 200, "follow": follow, "batch_size": 1}
+        with Follower(server.port, KEY, form, query, headers=way, receive_bytes=8_192) as stuck:
+            stuck.take(1)
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(20)
+            with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+                stuck.to_the_end()
+            assert len(stuck.events) < 200
+
+
+@ALL_WAYS
+@FORMS
+def test_what_follows_up_to_a_position_breaks_off_before_it(
+    tmp_path: Path, form: str, headers: dict[str, str]
+) -> None:
+    with server_of_one(tmp_path, engine="memory") as server, alice(server) as client:
+        send(client, "A", "B")
+        query = {"from": 1, "to": 3}
+        with (
+            Follower(server.port, KEY, form, query, headers=headers) as cut,
+            Follower(server.port, KEY, form, {"from": 1, "to": 2}, headers=headers) as whole,
+        ):
+            assert len(cut.take(2)) == len(whole.to_the_end()) == 2
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+                cut.to_the_end()
+            assert not cut.text.endswith(b"]")
+        assert server.process.wait(20) == 0  # a second signal would end it at once
+
+
+@pytest.mark.parametrize(
+    ("query", "is_whole"),
+    [("from=1", True), ("follow=true", True), ("follow=true&to=200", False)],
+)
+def test_a_client_that_has_no_more_to_say_is_told_only_what_is_so(
+    client: TenantClient, query: str, is_whole: bool
+) -> None:
+    """It has closed its half of the connection: what has an end goes on to it, or breaks off."""
+    send(client, *"TTTTTTTTTT", data="x" * 100_000)
+    with socket.create_connection(("127.0.0.1", client.server.port), timeout=30) as connection:
+        lines = [f"GET /events/stream?{query} HTTP/1.1", "Host: x", f"X-API-Key: {client.key}"]
+        connection.sendall("\r\n".join([*lines, f"Accept: {NDJSON}", "", ""]).encode())
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as answer:
+            text = answer.read()
+    assert text.endswith(b"\r\n0\r\n\r\n") == is_whole
+    if "follow" not in query:
+        assert text.count(b'"position"') == 10

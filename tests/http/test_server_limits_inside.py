@@ -82,23 +82,33 @@ class _NoSocket:
 
 
 class Inside:
-    """A server in this process, without sockets."""
+    """A server in this process, without sockets unless it is told to `listen`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.bodies = settings.tenancy.bodies
         self._state = ServerState()
 
-    def connect(self) -> tuple[EbusProtocol, Wire]:
-        protocol = EbusProtocol(
+    def protocol(self) -> EbusProtocol:
+        return EbusProtocol(
             config=self.settings,
             server_state=self._state,
             app_state={},
             _loop=asyncio.get_running_loop(),
         )
+
+    def connect(self) -> tuple[EbusProtocol, Wire]:
+        protocol = self.protocol()
         wire = Wire()
         protocol.connection_made(wire)
         return protocol, wire
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[int]:
+        """Serve on a port, which it says."""
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(self.protocol, "127.0.0.1", 0) as listener:
+            yield listener.sockets[0].getsockname()[1]
 
 
 def config_of(directory: Path, *, tenants: int = 1, **settings: Any) -> Config:
@@ -108,9 +118,11 @@ def config_of(directory: Path, *, tenants: int = 1, **settings: Any) -> Config:
 
 
 @asynccontextmanager
-async def inside(directory: Path, **limits: int) -> AsyncIterator[Inside]:
+async def inside(
+    directory: Path, *, enable_gzip: bool = False, **limits: int
+) -> AsyncIterator[Inside]:
     config = config_of(directory, limits=limits)
-    config = msgspec.structs.replace(config, write_timeout_s=0.05)
+    config = msgspec.structs.replace(config, write_timeout_s=0.05, enable_gzip=enable_gzip)
     tenancy = Tenancy(config)
     await tenancy.start()
     app = create_app(config, tenancy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -256,7 +257,7 @@ def test_an_expected_version_is_for_events_of_one_stream(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "expected",
     [
         {"expected_version": 0},
         {"expected_position": 0},
@@ -266,14 +267,109 @@ def test_an_expected_version_is_for_events_of_one_stream(
     ids=str,
 )
 def test_an_expectation_inside_an_event_of_a_batch_is_400_and_not_ignored(
-    client: TenantClient, said: dict[str, Any]
+    client: TenantClient, expected: dict[str, Any]
 ) -> None:
-    events = [event("a"), event("a", **said)]
-    for body in (events, {"events": events}):
+    events = [event("a"), event("a", **expected)]
+    for body, said in ((events, "$[1]: "), ({"events": events}, "$.events[1]: ")):
         answer = client.post("/events/batch", json=body)
-        assert_bad(answer, "invalid_body", said="$[1]: ")
+        assert_bad(answer, "invalid_body", said)
         assert answer.json()["index"] == 1
     assert client.position() == 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "field"),
+    [
+        ({"expected_verison": 0}, "expected_verison"),
+        ({"none_after": {"position": 0, "match": [{"types": ["A"]}]}}, "types"),
+        ({"none_after": {"position": 0, "match": [{"stream": "a", "from_version": 99}]}}, "from_v"),
+        ({"none_after": {"position": 0, "match": [{}], "matches": []}}, "matches"),
+    ],
+    ids=str,
+)
+def test_an_expectation_that_is_misspelt_is_400_and_not_ignored(
+    client: TenantClient, expected: dict[str, Any], field: str
+) -> None:
+    answer = client.post("/events/batch", json={"events": [event("a")], **expected})
+    assert_bad(answer, "invalid_body", f"unknown field `{field}")
+    assert answer.json()["field"] in {field, "none_after"}
+    if "none_after" in expected:
+        answer = client.post("/events", json=event("a", **expected))
+        assert_bad(answer, "invalid_body", f"unknown field `{field}")
+    assert client.position() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("expected_verison=0", "expected_position or expected_version"),
+        ("expected=0", "expected_position or expected_version"),
+        ("expected_versions=0", "in the body"),
+        ("none_after=0", "in the body"),
+        ("%65xpected_versions=", "in the body"),
+    ],
+)
+def test_an_expectation_in_the_query_that_is_none_is_400_and_not_ignored(
+    client: TenantClient, query: str, said: str
+) -> None:
+    for path, body in (("/events", event("a")), ("/events/batch", [event("a")])):
+        assert_bad(client.post(f"{path}?{query}", json=body), "invalid_parameter", said)
+    assert client.position() == 0
+    assert client.post("/events?trace=expected", json=event("a")).status_code == 200
+
+
+def test_what_is_expected_twice_must_be_the_same(client: TenantClient) -> None:
+    append(client, "a")
+    for name, other in (("expected_version", 0), ("expected_position", 0)):
+        for path, body in (
+            ("/events", {**event("a"), name: other}),
+            ("/events/batch", {"events": [event("a")], name: other}),
+        ):
+            answer = client.post(f"{path}?{name}=1", json=body)
+            assert_bad(answer, "invalid_expectation", name)
+    body = {"events": [event("a")], "expected_versions": {"a": 0}}
+    for path, more in (
+        ("/events/batch?expected_version=1", {}),
+        ("/events/batch", {"expected_version": 1}),
+    ):
+        answer = client.post(path, json={**body, **more})
+        assert_bad(answer, "invalid_expectation", "expected_versions")
+    assert client.position() == 1
+    body = {"events": [event("a")], "expected_versions": {"a": 1}, "expected_version": 1}
+    assert client.post("/events/batch?expected_version=1", json=body).status_code == 200
+
+
+def test_a_batch_object_may_stand_behind_any_white_space(client: TenantClient) -> None:
+    body = b" \t\r\n" * 100 + json.dumps({"events": [event("a")]}).encode()
+    assert client.post("/events/batch", content=body).status_code == 200
+    body = b" \t\r\n" * 100 + json.dumps([event("a")]).encode()
+    assert client.post("/events/batch", content=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        (
+            {"none_after": {"position": 0, "match": [{}, {"type": ""}]}},
+            "none_after: filter 1: type",
+        ),
+        ({"none_after": {"position": 0, "match": [{"type": ["T"] * 101}]}}, "none_after: filter 0"),
+        ({"none_after": {"position": -1, "match": [{}]}}, "none_after: position"),
+        ({"none_after": {"position": 0, "match": []}}, "none_after: "),
+        ({"expected_versions": {"": 0}}, "the stream of an expected version must not be empty"),
+        (
+            {"expected_versions": {"a": "0"}},
+            "$.expected_versions: Expected `int`, got `str` as one",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_expected_is_named_by_its_place(
+    client: TenantClient, expected: dict[str, Any], said: str
+) -> None:
+    answer = client.post("/events/batch", json={"events": [event("a")], **expected})
+    assert answer.status_code == 400
+    assert said in answer.json()["detail"]
 
 
 def test_null_expects_nothing(client: TenantClient) -> None:

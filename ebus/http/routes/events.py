@@ -11,8 +11,14 @@ from ebus.core.plan import encoded_event
 from ebus.core.store import Appended, Placed
 from ebus.http.answers import Answer
 from ebus.http.endpoint import Call, Route
-from ebus.http.problems import without_index
-from ebus.http.wire import decode_batch, decode_event, encode_position
+from ebus.http.problems import within, without_index
+from ebus.http.wire import (
+    EVENTS,
+    decode_batch,
+    decode_event,
+    encode_position,
+    is_batch_object,
+)
 
 
 def append_routes(config: Config) -> list[Route]:
@@ -40,7 +46,14 @@ def append_routes(config: Config) -> list[Route]:
         # One with no events or too many is refused below, and does not count.
         if call.tenant.events is not None and 1 <= len(events) <= limits.max_batch_events:
             call.tenant.events.charge(len(events))
-        appended = await call.tenant.store.append(events, expect=expect, held_bytes=len(call.body))
+        try:
+            appended = await call.tenant.store.append(
+                events, expect=expect, held_bytes=len(call.body)
+            )
+        except (InvalidEvent, IdConflict) as error:
+            if is_batch_object(call.body):
+                raise within(EVENTS, error) from None
+            raise
         head = b'{"saved":%d,"first_position":%d,"last_position":%d' % (
             len(events) - appended.duplicates,
             appended.first_position,

@@ -31,6 +31,9 @@ from ebus.http.wire import Query
 
 STREAM_BATCH_EVENTS = 1_000
 
+_NOT_OF_A_STREAM = ("limit", "direction", "wait")
+"""Parameters of other reads: to overlook one would answer with what was not asked for."""
+
 
 def read_routes(config: Config, live: Live) -> list[Route]:
     limits = config.limits
@@ -59,6 +62,9 @@ def read_routes(config: Config, live: Live) -> list[Route]:
 
     async def stream_events(call: Call) -> EventArray | Tail:
         query = Query(call.query)
+        for name in _NOT_OF_A_STREAM:
+            if name in query:
+                raise Problem(400, "invalid_parameter", f"'{name}' does not go with a stream")
         framing = framing_of(call.header(b"accept"))
         follow = query.word("follow", ("true", "false")) == "true"
         wanted = filter_of(query, limits)
@@ -117,7 +123,7 @@ async def _read_selected(call: Call, query: Query, limits: Limits, live: Live) -
     wait_s = query.seconds("wait", most=limits.max_wait_s)
     limit = query.whole_number("limit", least=1, default=last or limits.max_read_events)
     limit = min(limit or 1, limits.max_read_events)
-    if last is None and not backwards and wanted is None:
+    if last is None and wanted is None and "direction" not in query:
         start = query.required_number("from", least=0)
     else:
         start = query.whole_number("from", least=0, default=0) or 0
@@ -192,28 +198,33 @@ async def _start_of_stream(
     if last is not None:
         if last > limits.max_read_events:
             raise Problem(400, "invalid_parameter", f"'last' is at most {limits.max_read_events}")
+        start = query.whole_number("from", least=0, default=1) or 1
         stop = query.whole_number("to", least=0, default=None)
-        return await _start_of_last(call.tenant.store, last, stop, wanted)
+        return await _start_of_last(call.tenant.store, last, start, stop, wanted)
     if may_omit:
         return query.whole_number("from", least=0, default=1) or 0
     return query.required_number("from", least=0)
 
 
 async def _start_of_last(
-    store: AsyncTenantStore, last: int, stop: int | None, wanted: Filter | None
+    store: AsyncTenantStore, last: int, start: int, stop: int | None, wanted: Filter | None
 ) -> int:
-    """The position of the first of the last events that match."""
-    start, left = 1, last
-    until: int | None = stop
+    """The position of the first of the last events that match, from `start` on.
+
+    Without any it is where what comes begins.
+    """
+    head = await store.head()
+    first, left = max(start, head + 1), last
+    until: int | None = head if stop is None else min(head, stop)
     while left:
-        page = await store.read_wire(1, until, limit=left, filter=wanted, backwards=True)
+        page = await store.read_wire(start, until, limit=left, filter=wanted, backwards=True)
         if page.count:
-            start, left = events_of(page)[-1].position, left - page.count
-        if page.next is None or not left:
+            first, left = events_of(page)[-1].position, left - page.count
+        if page.next is None:
             break
         until = page.next
         await asyncio.sleep(0)
-    return start if left < last else await store.head() + 1
+    return first
 
 
 def _turned(page: WirePage) -> WirePage:

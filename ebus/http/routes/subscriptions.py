@@ -127,7 +127,7 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
     @delete(ONE, status_code=200)
     async def delete_subscription(request: AnyRequest) -> ASGIApp:
         name = name_in(request)
-        expected = expected_position(request.headers.get("if-match"))
+        expected = _expected(request)
         if not await tenant_of(request.scope).store.delete_checkpoint(name, expected=expected):
             raise _unknown()
         return Answer(status=204)
@@ -135,7 +135,7 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
     @route(POSITION, http_method=[HttpMethod.POST, HttpMethod.PUT])
     async def save_checkpoint(request: AnyRequest) -> ASGIApp:
         name = name_in(request)
-        expected = expected_position(request.headers.get("if-match"))
+        expected = _expected(request)
         position = decode_position(await body_of(request))
         await tenant_of(request.scope).store.save_checkpoint(name, position, expected=expected)
         return Answer(status=204, headers={"ETag": f'"{position}"'})
@@ -164,6 +164,19 @@ def lease_out(lease: Lease) -> LeaseOut:
         lease.max_attempts,
         expires_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
+
+
+def _expected(request: AnyRequest) -> int | None:
+    """The position that the checkpoint is expected to have; None when nothing is expected."""
+    if "if-none-match" in request.headers:
+        raise Problem(
+            400,
+            "invalid_header",
+            'Send If-Match instead of If-None-Match: "0" is a checkpoint that was never saved',
+        )
+    # Two lines mean the same as one list (RFC 9110, 5.3), which is refused.
+    if_match = request.headers.getall("if-match", [])
+    return expected_position(", ".join(if_match) if if_match else None)
 
 
 def _unknown() -> Problem:
