@@ -157,12 +157,8 @@ def encode_event(
 
     `now` is the time stamp of an event that has none, `version` its version within its stream.
     """
-    wire = b'{"position":%d,"type":%b,"data":%b,"timestamp":"%b"}' % (
-        position,
-        _encode_json(event.type),
-        event.data,
-        (now if event.timestamp is UNSET else event.timestamp).encode("ascii"),
-    )
+    timestamp = now if event.timestamp is UNSET else event.timestamp
+    wire = _encode_json(_Plain(position, event.type, event.data, timestamp))
     if event.id is None and event.stream is None and event.metadata is None:
         return wire
     return wire[:-1] + b"".join(_further_members(event, version)) + b"}"
@@ -431,7 +427,8 @@ def _check_metadata(metadata: Any, max_bytes: int, index: int) -> None:
         try:
             _decode_metadata(metadata)
         except (UnicodeDecodeError, msgspec.MsgspecError) as error:
-            problem = f"{not_flat}: {error}"
+            reason = str(error).partition(" - at ")[0]
+            problem = f"{not_flat}: {reason}"
             raise InvalidEvent(problem, index=index, field="metadata") from None
 
 

@@ -229,7 +229,7 @@ def turns(tenant: Resident) -> list[tuple[bytes, int, bytes]]:
         (request(tenant, b"GET /events?from=x"), 400, b"invalid_parameter"),
         (request(tenant, b"GET /" + data), 404, b"not_found"),
         (request(tenant, b"POST /events", body=unreadable), 400, b"invalid_json"),
-        (request(tenant, b"POST /events/batch", *LONG_WAY, body=unreadable), 400, b"invalid_json"),
+        (request(tenant, b"POST /events/batch", *LONG_WAY, body=unreadable), 400, b"invalid_body"),
         (request(tenant, b"DELETE /events"), 405, b"method_not_allowed"),
     ]
 
