@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from msgspec.structs import replace
@@ -107,7 +107,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
                 it = _back(it, replace(held, last_position=min(held.last_position, passed)))
         for one in self.waiting:
             if one.first_position <= passed:
-                it = _wait(it, replace(one, last_position=min(one.last_position, passed)))
+                it = _wait(it, [replace(one, last_position=min(one.last_position, passed))])
         return it
 
     def lag(self, head: int) -> int:
@@ -273,7 +273,7 @@ def release(
         _check_within(held, first)
         it = _with(before, held, [], settle=False)
         charged = replace(held, first_position=first, last_position=last)
-        it = _failed(it, charged, not_before_ms, reason) if failed else _back(it, charged)
+        it = _failed(it, [charged], not_before_ms, reason) if failed else _back(it, charged)
         if last < held.last_position:
             it = _back(it, replace(held, first_position=last + 1))
         return _settled(it), None
@@ -290,7 +290,7 @@ def redeliver_parked(first_position: int) -> Change:
         for one in found:
             first, last = one.first_position, one.last_position
             again = Waiting(first_position=first, last_position=last, failures=0, one_by_one=True)
-            it = _wait(it, again)
+            it = _wait(it, [again])
         return it, bool(found)
 
     return change
@@ -365,32 +365,37 @@ def _with(
 
 
 def _expire(it: Subscription, moment_ms: int) -> Subscription:
-    for held in it.leases:
-        if held.expires_at_ms <= moment_ms:
-            it = _failed(_with(it, held, [], settle=False), held, 0, "the lease ran out")
+    late = [held for held in it.leases if held.expires_at_ms <= moment_ms]
+    if late:
+        held = tuple(one for one in it.leases if one.expires_at_ms > moment_ms)
+        it = _failed(replace(it, leases=held), late, 0, "the lease ran out")
     return _settled(it)
 
 
-def _failed(it: Subscription, held: Lease, not_before_ms: int, reason: str) -> Subscription:
-    first, last = held.first_position, held.last_position
-    if held.attempt >= held.max_attempts and _is_single(held):
-        parked = Parked(
-            first_position=first, last_position=last, attempts=held.attempt, reason=reason
+def _failed(
+    it: Subscription, leases: Iterable[Lease], not_before_ms: int, reason: str
+) -> Subscription:
+    waiting: list[Waiting] = []
+    # By their places: never twice, whatever has been stored before.
+    parked = {(one.first_position, one.last_position): one for one in it.parked}
+    for held in leases:
+        first, last = held.first_position, held.last_position
+        if held.attempt >= held.max_attempts and _is_single(held):
+            parked.pop((first, last), None)
+            parked[first, last] = Parked(
+                first_position=first, last_position=last, attempts=held.attempt, reason=reason
+            )
+            continue
+        again = Waiting(
+            first_position=first,
+            last_position=last,
+            # Nobody knows which of several it was: each gets an attempt by itself.
+            failures=min(held.attempt, held.max_attempts - 1),
+            not_before_ms=not_before_ms,
+            one_by_one=True,
         )
-        # Never twice, whatever has been stored before.
-        others = (
-            one for one in it.parked if (one.first_position, one.last_position) != (first, last)
-        )
-        return replace(it, parked=(*others, parked))
-    waiting = Waiting(
-        first_position=first,
-        last_position=last,
-        # Nobody knows which of several it was: each gets an attempt by itself.
-        failures=min(held.attempt, held.max_attempts - 1),
-        not_before_ms=not_before_ms,
-        one_by_one=True,
-    )
-    return _wait(it, waiting)
+        waiting.append(again)
+    return _wait(replace(it, parked=tuple(parked.values())), waiting)
 
 
 def _back(it: Subscription, held: Lease) -> Subscription:
@@ -399,20 +404,23 @@ def _back(it: Subscription, held: Lease) -> Subscription:
         last_position=held.last_position,
         failures=held.attempt - 1,
     )
-    return _wait(it, waiting)
+    return _wait(it, [waiting])
 
 
-def _wait(it: Subscription, again: Waiting) -> Subscription:
+def _wait(it: Subscription, again: list[Waiting]) -> Subscription:
     """With these among those that wait: as one range with neighbours of the same kind."""
-    others = []
-    for one in it.waiting:
-        if one.last_position + 1 == again.first_position and _are_alike(one, again):
-            again = replace(again, first_position=one.first_position)
-        elif again.last_position + 1 == one.first_position and _are_alike(one, again):
-            again = replace(again, last_position=one.last_position)
+    waiting: list[Waiting] = []
+    for one in sorted([*it.waiting, *again], key=lambda one: one.first_position):
+        before = waiting[-1] if waiting else None
+        if (
+            before is not None
+            and before.last_position + 1 == one.first_position
+            and _are_alike(before, one)
+        ):
+            waiting[-1] = replace(before, last_position=one.last_position)
         else:
-            others.append(one)
-    return replace(it, waiting=(*others, again))
+            waiting.append(one)
+    return replace(it, waiting=tuple(waiting))
 
 
 def _are_alike(one: Waiting, other: Waiting) -> bool:

@@ -412,24 +412,32 @@ def _check_further_members(event: NewEvent, limits: Limits, index: int) -> None:
 
 def _check_metadata(metadata: Any, max_bytes: int, index: int) -> None:
     not_flat = "must be a flat map of texts"
-    if not isinstance(metadata, Raw) and (
-        type(metadata) is not dict or set(map(type, chain(*metadata.items()))) - {str}
-    ):
+    size = 0
+    if isinstance(metadata, Raw):
+        size = len(metadata)
+        if size <= _MAX_ESCAPED * max_bytes:  # small enough to be looked at
+            try:
+                metadata = _decode_metadata(metadata)
+            except (UnicodeDecodeError, msgspec.MsgspecError) as error:
+                problem = f"{not_flat}: {str(error).partition(' - at ')[0]}"
+                raise InvalidEvent(problem, index=index, field="metadata") from None
+            if size > max_bytes:  # as it was sent: with escapes, or white space
+                size = len(_encode_json(metadata))
+    elif type(metadata) is not dict or set(map(type, chain(*metadata.items()))) - {str}:
         raise InvalidEvent(not_flat, index=index, field="metadata")
-    try:
-        size = len(metadata if isinstance(metadata, Raw) else _encode_json(metadata))
-    except UnicodeEncodeError:
-        raise InvalidEvent("must not hold lone surrogates", index=index, field="metadata") from None
+    else:
+        try:
+            size = len(_encode_json(metadata))
+        except UnicodeEncodeError:
+            problem = "must not hold lone surrogates"
+            raise InvalidEvent(problem, index=index, field="metadata") from None
     if size > max_bytes:
         problem = f"has {size} bytes, at most {max_bytes} are allowed"
         raise EventTooLarge(problem, index=index, field="metadata")
-    if isinstance(metadata, Raw):  # which is small enough now to be looked at
-        try:
-            _decode_metadata(metadata)
-        except (UnicodeDecodeError, msgspec.MsgspecError) as error:
-            reason = str(error).partition(" - at ")[0]
-            problem = f"{not_flat}: {reason}"
-            raise InvalidEvent(problem, index=index, field="metadata") from None
+
+
+_MAX_ESCAPED = 6
+"""A byte of JSON becomes at most so many when all of it is escaped: an `a` as `\\u0061`."""
 
 
 _TIMESTAMP = re.compile(

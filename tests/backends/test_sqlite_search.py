@@ -254,6 +254,20 @@ def test_a_condition_that_would_look_at_too_much_is_refused(
     store.append([NewEvent.of("D", 1)], expect=expecting(head, wanted))
 
 
+def test_a_prefix_of_too_many_streams_is_looked_for_in_the_events(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [NewEvent.of("A", 1, stream=f"t{at}") for at in range(900)])
+    fill(store, [NewEvent.of("C", 1)] * 600)
+    monkeypatch.setattr(index, "MAX_LOOKED_AT_EVENTS", 700)
+    store.append([NewEvent.of("D", 1)], expect=expecting(900, Filter(stream_prefix="t")))
+    with pytest.raises(MatchConflict):
+        store.append([NewEvent.of("D", 1)], expect=expecting(899, Filter(stream_prefix="t")))
+    wanted = [Filter(stream_prefix="t"), Filter(stream_prefix="t8")]
+    with pytest.raises(InvalidExpectation, match="too far back"):
+        store.append([NewEvent.of("D", 1)], expect=expecting(900, *wanted))
+
+
 @pytest.mark.parametrize("wanted", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
 def test_the_filters_of_a_condition_look_at_so_much_together(
     store: SqliteStore, wanted: Filter, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from ebus.core.event import (
     is_timestamp,
     metadata_of,
     nests_deeper,
+    parse_event,
     parse_events,
     plain_columns,
     utc_now,
@@ -261,9 +263,19 @@ def test_metadata_is_not_looked_at_before_events_are_checked() -> None:
     [event] = parse_events(b'[{"type":"A","data":1,"metadata":{"a":"b","c":1}}]')
     assert isinstance(event.metadata, Raw)
     with pytest.raises(EventTooLarge):
-        check_events([event], Limits(max_metadata_bytes=10))
+        check_events([event], Limits(max_metadata_bytes=2))
     with pytest.raises(InvalidEvent, match="flat map of texts"):
         check_events([event], Limits())
+
+
+def test_metadata_counts_as_what_it_says_however_it_is_escaped() -> None:
+    """Many clients escape whatever is not ASCII."""
+    escaped = json.dumps({"type": "A", "data": 1, "metadata": {"k": "\u65e5" * 30}}).encode()
+    check_events([parse_event(escaped)], Limits(max_metadata_bytes=100))
+    with pytest.raises(EventTooLarge, match="has 98 bytes"):
+        check_events([parse_event(escaped)], Limits(max_metadata_bytes=97))
+    with pytest.raises(EventTooLarge):
+        check_events([parse_event(escaped)], Limits(max_metadata_bytes=20))
 
 
 @given(

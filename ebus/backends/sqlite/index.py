@@ -79,8 +79,8 @@ class StoredIndex:
     def any_match(self, condition: NoneAfter) -> int | None:
         """Indexes answer what is of types, of a stream, or came lately: they name a few blocks.
 
-        For the rest, of a prefix, or of a stream and types, it looks at streams and events one by
-        one, and at a bounded number for all filters together.
+        For the rest, of a prefix, or of a stream and types, it looks at events one by one, and at
+        a bounded number for all filters together.
         """
         after = condition.position
         if after >= self._head:
@@ -92,13 +92,13 @@ class StoredIndex:
         for wanted in condition.filters:
             if wanted.stream is not None and not wanted.types:
                 found = self._last_of_stream(wanted, after)
-            elif is_late or (wanted.stream is None and wanted.stream_prefix is None):
+            elif wanted.stream is None and (is_late or wanted.stream_prefix is None):
                 together.append(wanted)
                 continue
             elif wanted.types:
-                found = self._search([wanted], wanted, after, looks)
+                found = self._search([wanted], wanted, after, None if is_late else looks)
             else:
-                found = self._last_of_prefix(wanted.stream_prefix or "", after, looks)
+                found = self._last_of_prefix(wanted, after, looks)
             if found is not None:
                 return found
         if not together:
@@ -114,13 +114,16 @@ class StoredIndex:
         position: int | None = self._connection.execute(_LAST_POSITION, (wanted.stream,)).get
         return position if position is not None and position > after else None
 
-    def _last_of_prefix(self, prefix: str, after: int, looks: _Looks) -> int | None:
+    def _last_of_prefix(self, wanted: Filter, after: int, looks: _Looks) -> int | None:
+        prefix = wanted.stream_prefix or ""
         position: int
         count, position = self._connection.execute(
-            _LAST_POSITIONS, (prefix, prefix_end(prefix), MAX_LOOKED_AT_EVENTS + 1)
+            _LAST_POSITIONS, (prefix, prefix_end(prefix), looks.left + 1)
         ).get
         if position > after:
             return position
+        if count > looks.left:  # too many streams, but there may be few events
+            return self._search([wanted], None, after, looks)
         looks.count(count, 0)
         return None
 
@@ -156,6 +159,11 @@ class _Looks:
 
     def __init__(self) -> None:
         self._events = self._bytes = 0
+
+    @property
+    def left(self) -> int:
+        """How many streams or events may still be looked at."""
+        return max(0, MAX_LOOKED_AT_EVENTS - self._events)
 
     def count(self, events: int, size_bytes: int) -> None:
         """Before it looks at so much more. Raises `InvalidExpectation` when that is too much."""
