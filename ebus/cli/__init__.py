@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 import ebus
+from ebus.cli.backup import backup
 from ebus.cli.check import check
 from ebus.cli.keygen import keygen
+from ebus.cli.restore import restore
 from ebus.cli.serve import serve
+from ebus.cli.verify import verify
 
 
 class _ServeUnlessTold(click.Group):
@@ -33,3 +36,6 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(check)
 main.add_command(keygen)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(verify)

@@ -2,7 +2,8 @@
 
 `blocks` says how events lie in a file, `schema` what else does and how files are told apart,
 `segments` and `index` what is known of events beside that, `search` how they are found by it,
-`takeover` how a file of the original server becomes one of ours, `connection` how files are
+`takeover` how a file of the original server becomes one of ours, `copying` how
+copies are made and put back, `examine` how a file is looked through, `connection` how files are
 opened, `store` and `engine` are the protocol on top of that.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -14,6 +14,15 @@ from pathlib import Path
 import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
+from ebus.backends.sqlite.copying import (
+    check_place,
+    copy_tenant,
+    opened_copy,
+    opened_tenant,
+    stage,
+    swap_in,
+)
+from ebus.backends.sqlite.examine import examine
 from ebus.backends.sqlite.resting import Resting, settle
 from ebus.backends.sqlite.schema import (
     VERSION,
@@ -25,6 +34,14 @@ from ebus.backends.sqlite.schema import (
 )
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
+from ebus.core.backup import (
+    Copy,
+    Progress,
+    Snapshot,
+    SupportsBackup,
+    Verification,
+    no_progress,
+)
 from ebus.core.engine import (
     Durability,
     Engine,
@@ -33,7 +50,14 @@ from ebus.core.engine import (
     SupportsInspect,
     check_durability,
 )
-from ebus.core.errors import EbusError, InvalidTenantName, StoreClosed, StoreUnavailable
+from ebus.core.errors import (
+    EbusError,
+    InvalidTenantName,
+    StoreBusy,
+    StoreClosed,
+    StoreRefused,
+    StoreUnavailable,
+)
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
 
@@ -44,7 +68,7 @@ SUFFIX = ".db"
 SETTLING_THREADS = 4
 
 
-class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
+class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsBackup):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
     The directory and the files are made so that only their owner can read them.
@@ -196,6 +220,86 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
                 for suffix in ("-wal", "-shm", "-journal", ""):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
                 _sync_directory(self._directory)
+
+    @property
+    def copy_suffix(self) -> str:
+        return SUFFIX
+
+    def copied_bytes(self, name: str) -> int:
+        with suppress(OSError):
+            return self.path(name).stat().st_size
+        return 0
+
+    def back_up(
+        self,
+        name: str,
+        file: Path,
+        *,
+        known: Copy | None = None,
+        progress: Progress = no_progress,
+    ) -> Snapshot | None:
+        path = self.path(name)
+        if file.absolute().parent.resolve() == self._directory.resolve():
+            raise StoreRefused(f"{path} is not to be copied into its own directory")
+        try:
+            return copy_tenant(
+                path,
+                file,
+                known=known,
+                busy_timeout_ms=self._limits.busy_timeout_ms,
+                progress=progress,
+            )
+        except EbusError:
+            file.unlink(missing_ok=True)
+            with suppress(EbusError):
+                if self.inspect(name) == _INSPECTION[FileKind.ABSENT]:
+                    return None  # it was dropped meanwhile
+            raise
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+
+    def restore(
+        self,
+        copies: Mapping[TenantName, Path],
+        *,
+        overwrite: bool = False,
+        even_if_open: bool = False,
+        progress: Progress = no_progress,
+    ) -> Iterator[TenantName]:
+        for name in copies:
+            check_place(self.path(name), overwrite=overwrite, even_if_open=even_if_open)
+        self._make_directory()
+        staged = {name: self._directory / f"{name}{SUFFIX}.restoring" for name in copies}
+        try:
+            for name, copy in copies.items():
+                stage(copy, staged[name], progress)
+            for name, file in staged.items():
+                with self._lock(name):
+                    if name in self._stores:
+                        raise StoreBusy(f"{self.path(name)} is open in this process: close it")
+                    swap_in(file, self.path(name), even_if_open=even_if_open)
+                    self._resting.pop(name, None)
+                yield name
+        finally:
+            for file in staged.values():
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+
+    def verify(
+        self, name: str, file: Path | None = None, *, progress: Progress = no_progress
+    ) -> Verification:
+        path = file or self.path(name)
+        try:
+            if inspect_file(path) is FileKind.ABSENT:
+                return Verification(None, [f"{path} is missing or empty"])
+            with driver_errors(path):
+                timeout_ms = self._limits.busy_timeout_ms
+                opened = opened_copy(path) if file else opened_tenant(path, timeout_ms)
+                with opened as connection:
+                    return examine(connection, path, progress=progress)
+        except EbusError as error:
+            return Verification(None, [str(error)])
 
     def check_health(self) -> None:
         place = self._directory

@@ -55,6 +55,9 @@ class WriteBack:
         self._is_due = False
         self._is_under_way = False
         self._due_since_s = 0.0
+        self._stopped_at_pages: int | None = None
+        """Up to where the WAL could be written back the last time, if somebody who reads in it
+        was in the way of the rest: a backup. To wait for one would hold up the writers."""
         self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
@@ -84,6 +87,7 @@ class WriteBack:
         """Whether commits come so fast that the WAL grows all the time."""
         return (
             self._is_due
+            and self._stopped_at_pages is None
             and self.wal_pages >= FAR_BEHIND_STEPS * self._step_pages
             and (self._is_under_way or time.monotonic() - self._due_since_s < MAX_TURN_S)
         )
@@ -126,10 +130,17 @@ class WriteBack:
         try:
             with closing(connect_for_checkpoints(self._path)) as connection:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                with self._write_lock:
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                    self.wal_pages = 0
+                pages, written = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if written < pages and written == self._stopped_at_pages:
+                    raise StoreBusy(f"somebody still reads in {self._path}")
+                try:
+                    with self._write_lock:
+                        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                        self.wal_pages = 0
+                except apsw.BusyError:
+                    self._stopped_at_pages = written
+                    raise
+                self._stopped_at_pages = None
         except apsw.IOError:
             # Said once the connection is closed: while one is open, SQLite does not forget what
             # it counts as written back, and who begins anew closes all the others.
