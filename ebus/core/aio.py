@@ -11,14 +11,23 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from ebus.core.consumers import Change, Subscription
-from ebus.core.engine import Durability, Engine, SupportsHealth
+from ebus.core.engine import (
+    Durability,
+    Engine,
+    SupportsDurability,
+    SupportsHealth,
+    SupportsSettle,
+    look_at,
+)
 from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.filter import Filter
@@ -52,6 +61,9 @@ logger = logging.getLogger("ebus.engine")
 T = TypeVar("T")
 
 OPENING_THREADS = 4
+
+LOOK_AGAIN_S = 0.1
+"""How often it is looked whether a tenant that is to be closed is in use no more."""
 
 QUICK_READ_EVENTS = 256
 QUICK_READ_BYTES = 64 * 1024
@@ -355,6 +367,21 @@ class AsyncTenantStore:
             self._quick_reads_asked = False
             self._rests_until_s = time.monotonic() + REST_S
 
+    async def bound(self, terms: Terms) -> None:
+        """Have these terms hold from the next write on. Raises what the store raises.
+
+        A durability that the store cannot change holds when it is opened the next time.
+        """
+        store = self._store
+        if isinstance(store, SupportsQuota):
+            store.set_quota(terms.quota)
+        elif terms.quota != NO_QUOTA:
+            raise _no_quota()
+        if terms.durability is not None and isinstance(store, SupportsDurability):
+            # It waits for the write that is under way, as writes do.
+            change = partial(store.set_durability, terms.durability)
+            await asyncio.get_running_loop().run_in_executor(self._threads, change)
+
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""
         await self._aclose(self._store.close)
@@ -372,6 +399,15 @@ class AsyncTenantStore:
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._threads, close)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """On what terms a tenant is open."""
+
+    durability: Durability | None = None
+    """None is the engine's own."""
+
+    quota: Quota = NO_QUOTA
 
 
 def _head(quick: QuickReads) -> int:
@@ -435,15 +471,20 @@ def _open_bounded(
         store.set_quota(quota)
     elif quota != NO_QUOTA:
         store.close()
-        raise EngineError("this engine cannot bound what a tenant stores")
+        raise _no_quota()
     return store
+
+
+def _no_quota() -> EngineError:
+    return EngineError("this engine cannot bound what a tenant stores")
 
 
 class _Place:
     """One tenant among those that are open, and how many use it at the moment."""
 
-    def __init__(self, opening: asyncio.Task[AsyncTenantStore]) -> None:
+    def __init__(self, opening: asyncio.Task[AsyncTenantStore], terms: Terms) -> None:
         self.opening = opening
+        self.terms = terms
         self.store: AsyncTenantStore | None = None
         self.users = 0
 
@@ -467,6 +508,9 @@ class AsyncEngine:
         self._max_open = limits.max_open_tenants
         self._places: OrderedDict[TenantName, _Place] = OrderedDict()
         self._closings: dict[TenantName, asyncio.Task[None]] = {}
+        self._retired: set[TenantName] = set()
+        """Tenants that are to be closed once nobody uses them."""
+        self._retiring: asyncio.Task[None] | None = None
         self._closing = False
 
     @property
@@ -505,7 +549,8 @@ class AsyncEngine:
             raise StoreClosed("the engine is closing")
         place = self._places.get(name)
         if place is None:
-            place = _Place(asyncio.create_task(self._open(name, durability, quota)))
+            opening = asyncio.create_task(self._open(name, durability, quota))
+            place = _Place(opening, Terms(durability, quota))
             self._places[name] = place
         place.users += 1
         if place.store is not None:
@@ -559,9 +604,75 @@ class AsyncEngine:
             assert store is not None
             self._closings[name] = asyncio.create_task(self._close(name, store))
 
-    async def _close(self, name: TenantName, store: AsyncTenantStore) -> None:
+    async def look_at(self, names: Iterable[TenantName]) -> list[str]:
+        """Why which of these tenants could not be opened; changes nothing.
+
+        Those that are open need no look.
+        """
+        closed = [name for name in names if name not in self._places]
+        loop = asyncio.get_running_loop()
+        findings = await loop.run_in_executor(self._checks, look_at, self._engine, closed)
+        return findings.refusals
+
+    async def hold_to(self, terms: Mapping[TenantName, Terms], *, max_open: int) -> None:
+        """Have these terms hold for the tenants that are open, and no more be open than that.
+
+        Who is not among them is closed once nobody uses it. Returns when what is under way has
+        ended that new terms have to wait for; closing is not waited for.
+        """
+        self._max_open = max_open
+        self._retired = {name for name in self._places if name not in terms}
+        if self._retired and self._retiring is None and not self._closing:
+            self._retiring = asyncio.create_task(self._close_retired())
+        changes = [
+            self._change(name, place, terms[name])
+            for name, place in self._places.items()
+            if name in terms and place.terms != terms[name]
+        ]
+        self._close_unused()
+        await asyncio.gather(*changes)
+
+    async def _change(self, name: TenantName, place: _Place, terms: Terms) -> None:
+        with suppress(EbusError):  # who waits for the opening is told
+            store = await asyncio.shield(place.opening)
+            try:
+                await store.bound(terms)
+                place.terms = terms
+            except StoreClosed:
+                pass  # it will be opened on the new terms
+            except EbusError as error:
+                logger.warning("tenant %s: its new terms do not hold yet: %s", name, error)
+
+    async def settle(self, names: Iterable[TenantName]) -> None:
+        """Finish what was left to do for tenants that were put away, where they are not open."""
+        if isinstance(self._engine, SupportsSettle):
+            loop = asyncio.get_running_loop()
+            for name in names:
+                if name not in self._places and not self._closing:
+                    await loop.run_in_executor(self._openings, self._engine.settle, name)
+
+    async def _close_retired(self) -> None:
+        """Close for good who is to be closed, each once nobody uses it."""
         try:
-            await store.put_away()
+            while self._retired and not self._closing:
+                for name in list(self._retired):
+                    place = self._places.get(name)
+                    if place is None:
+                        self._retired.discard(name)
+                    elif _is_unused(place) and place.store is not None:
+                        self._retired.discard(name)
+                        del self._places[name]
+                        closing = self._close(name, place.store, for_good=True)
+                        self._closings[name] = asyncio.create_task(closing)
+                await asyncio.sleep(LOOK_AGAIN_S)
+        finally:
+            self._retiring = None
+
+    async def _close(
+        self, name: TenantName, store: AsyncTenantStore, *, for_good: bool = False
+    ) -> None:
+        try:
+            await (store.aclose() if for_good else store.put_away())
         except EbusError as error:  # nobody waits for it
             logger.warning("a tenant could not be closed: %s", error)
         finally:
@@ -579,6 +690,8 @@ class AsyncEngine:
         What fails to close does not keep the rest from being closed; it is raised at the end.
         """
         self._closing = True
+        if self._retiring is not None:
+            self._retiring.cancel()
         openings: Sequence[Any] = await asyncio.gather(
             *(place.opening for place in self._places.values()), return_exceptions=True
         )

@@ -74,6 +74,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class SupportsDurability(Protocol):
+    """The power of a store to change what an acknowledged event survives while the tenant is open."""
+
+    def set_durability(self, durability: Durability) -> None:
+        """From the next write on. Waits for the one that is under way.
+
+        With `full`, the next write makes durable what was written before it too.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsHealth(Protocol):
     """The power to say whether an engine can be used, without opening a tenant."""
 
@@ -102,6 +114,19 @@ class SupportsAbsent(Protocol):
         """Those of the tenants of whom there is nothing at all: `inspect` would say `new`.
 
         Changes nothing and raises nothing. May leave out any of which it is not certain.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsSettle(Protocol):
+    """The power to finish what was left to do when a tenant was put away."""
+
+    def settle(self, name: str) -> None:
+        """Leave a tenant that was put away as closing it for good would have left it.
+
+        Nothing happens to one that is open, or that was never put away. Raises nothing of what
+        goes wrong with the tenant's file, which is the operator's to look at.
         """
         ...
 

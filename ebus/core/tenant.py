@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ebus.core.errors import InvalidTenantName
 from ebus.core.limits import Limits
@@ -32,6 +33,10 @@ class TenantName(str):
                 f"it has {len(name)} characters, at most {max_chars} are allowed"
             )
         return super().__new__(cls, name)
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        """For pickle: it has been checked, however long it may be."""
+        return (str(self),), {"max_chars": len(self)}
 
 
 def _shown(name: object) -> str:

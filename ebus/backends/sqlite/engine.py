@@ -48,6 +48,7 @@ from ebus.core.engine import (
     SupportsAbsent,
     SupportsHealth,
     SupportsInspect,
+    SupportsSettle,
     check_durability,
 )
 from ebus.core.errors import (
@@ -68,7 +69,9 @@ SUFFIX = ".db"
 SETTLING_THREADS = 4
 
 
-class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsBackup):
+class SqliteEngine(
+    Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsBackup, SupportsSettle
+):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
     The directory and the files are made so that only their owner can read them.
@@ -331,6 +334,11 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, Supp
             settled = [threads.submit(self._settle, tenant) for tenant in list(self._resting)]
         for one in settled:
             one.result()
+
+    def settle(self, name: str) -> None:
+        tenant = self._name(name)
+        if tenant in self._resting:
+            self._settle(tenant)
 
     def _settle(self, tenant: TenantName) -> None:
         with self._lock(tenant):

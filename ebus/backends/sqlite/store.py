@@ -19,6 +19,7 @@ from ebus.backends.sqlite.connection import (
     connect,
     driver_errors,
     leave_the_wal_behind,
+    sync_on_commit,
     transaction,
 )
 from ebus.backends.sqlite.index import StoredIndex, forget_names, store_names
@@ -36,7 +37,7 @@ from ebus.backends.sqlite.schema import VERSION, FileKind, identify
 from ebus.backends.sqlite.segments import INSERT_TYPE_SEGMENT, SEGMENT_EVENTS, OpenSegment
 from ebus.backends.sqlite.write_back import WriteBack
 from ebus.core.consumers import Subscription
-from ebus.core.engine import Durability
+from ebus.core.engine import Durability, SupportsDurability
 from ebus.core.errors import (
     InvalidRange,
     StoreBusy,
@@ -95,6 +96,7 @@ class SqliteStore(
     SupportsPutAway,
     SupportsTrim,
     SupportsQuota,
+    SupportsDurability,
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
 
@@ -375,6 +377,11 @@ class SqliteStore(
 
     def set_quota(self, quota: Quota) -> None:
         self._quota = quota
+
+    def set_durability(self, durability: Durability) -> None:
+        with self._writing() as writer:
+            self._durability = durability
+            sync_on_commit(writer, durability)
 
     def head(self) -> int:
         with self._reading() as reader:
