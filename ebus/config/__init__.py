@@ -6,7 +6,7 @@ the file in `file.py` and `tenants.py`, the variables in `environment.py` and
 """
 
 from ebus.config.file import FILE_KEYS
-from ebus.config.load import ENVIRONMENT, load_config
+from ebus.config.load import ENVIRONMENT, load_again, load_config, signature
 from ebus.config.mistakes import ConfigError, Mistake
 from ebus.config.model import Config, KeyConfig, Rate, Scope, TenantConfig, TenantLimits
 
@@ -21,5 +21,7 @@ __all__ = [
     "Scope",
     "TenantConfig",
     "TenantLimits",
+    "load_again",
     "load_config",
+    "signature",
 ]

@@ -11,8 +11,10 @@ import re
 import shlex
 import stat
 from codecs import BOM_UTF8
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 import yaml
 from yaml.nodes import Node
 
@@ -29,9 +31,29 @@ MAX_DEPTH = 32
 survive a hundred thousand levels."""
 
 
-def read_config_file(path: str) -> tuple[bytes, list[str]]:
-    """The file's bytes, and a warning when others may look into it. Raises `Wrong`."""
+class ConfigFile(msgspec.Struct, frozen=True):
+    """What stood in a config file when it was read."""
+
+    data: bytes
+
+    warnings: list[str]
+    """That others may look into it."""
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the bytes."""
+        return sha256(self.data).digest()
+
+
+def read_config_file(path: str, *, again: bool = False) -> ConfigFile:
+    """The file as it is now. Raises `Wrong`.
+
+    What can be read only once, such as a pipe, is refused where it is read `again`: to open it
+    might wait forever.
+    """
     try:
+        if again and not stat.S_ISREG(os.stat(path).st_mode):
+            raise Wrong("no regular file, which alone can be read again")
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
             status = os.fstat(file.fileno())
@@ -43,11 +65,12 @@ def read_config_file(path: str) -> tuple[bytes, list[str]]:
         raise Wrong(f"larger than {MAX_FILE_BYTES} bytes")
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode) or not mode & 0o077:
-        return data, []
-    return data, [
+        return ConfigFile(data, [])
+    warning = (
         f"{path} holds API keys, and its mode {mode:o} lets other users of this machine at it: "
         f"chmod 600 {shlex.quote(path)}"
-    ]
+    )
+    return ConfigFile(data, [warning])
 
 
 def _reason(number: int | None) -> str:

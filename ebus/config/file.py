@@ -6,7 +6,7 @@ from typing import get_args
 
 import msgspec
 
-from ebus.config.document import parse_document, read_config_file
+from ebus.config.document import ConfigFile, parse_document, read_config_file
 from ebus.config.engine_address import engine_address
 from ebus.config.environment import VARIABLES
 from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
@@ -22,6 +22,7 @@ from ebus.config.nodes import (
     parsed_by,
     read_directory,
     read_line,
+    read_switch,
     read_whole_number,
     told,
 )
@@ -46,6 +47,7 @@ TOP_KEYS = {
         list_of("a proxy", parsed_by(parse_network, "str"), example='"10.0.0.0/8"'),
         '["10.0.0.0/8"]',
     ),
+    "watch_config": Key(read_switch, "true"),
     "tenants": TENANTS,
 }
 
@@ -75,14 +77,18 @@ _ELSEWHERE = {
 _read_top = mapping(TOP_KEYS, elsewhere=_ELSEWHERE)
 
 
-def read_file(path: str) -> Reading:
-    """What the config file says, and all its mistakes. Never raises."""
+def read_file(path: str, file: ConfigFile | None = None) -> Reading:
+    """What the config file says, and all its mistakes. Never raises.
+
+    With `file` it has been read already.
+    """
     try:
-        data, warnings = read_config_file(path)
+        file = file or read_config_file(path)
     except Wrong as wrong:
-        return Reading({}, [Mistake("", f"read config file: {wrong}")], [])
+        return Reading({}, [unreadable(wrong)], [])
+    warnings = list(file.warnings)
     mistakes = FileMistakes(path)
-    top = _top_section(data, mistakes)
+    top = _top_section(file.data, mistakes)
     if top is None:
         return Reading({}, mistakes.in_order(), warnings)
     limits = Limits(**(top.values["limits"].values if "limits" in top.values else {}))
@@ -98,10 +104,16 @@ def read_file(path: str) -> Reading:
         "limits": limits,
         "tenants_visible": top.values.get("tenants_visible", "all"),
         "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
+        "watch_config": top.values.get("watch_config", True),
     }
     warnings.extend(tenants.warnings)
     found = mistakes.in_order()
     return Reading({} if found else fields, found, warnings)
+
+
+def unreadable(wrong: Wrong) -> Mistake:
+    """The mistake that a file is which cannot be read."""
+    return Mistake("", f"read config file: {wrong}")
 
 
 def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:

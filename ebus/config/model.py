@@ -98,6 +98,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Whose `X-Forwarded-For` says where a request comes from."""
 
+    watch_config: bool = True
+    """Whether the config file is read again when it changes, and not only on SIGHUP."""
+
     enable_gzip: bool = False
     read_timeout_s: float = 30.0
     write_timeout_s: float = 60.0

@@ -212,6 +212,13 @@ def parsed_by(parse: Callable[[str], Any], *kinds: str) -> Reader:
     return read
 
 
+def read_switch(node: Node, mistakes: FileMistakes) -> bool:
+    """Reads what YAML takes for true or false."""
+    if not isinstance(node, ScalarNode) or node.tag != _YAML + "bool":
+        raise Wrong(_unlike("true or false", node))
+    return node.value.lower() in {"true", "yes", "on"}
+
+
 def _unlike(expected: str, node: Node) -> str:
     return "is empty" if _is_empty(node) else f"must be {expected}, not {_kind(node)}"
 
