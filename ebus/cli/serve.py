@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -16,9 +17,13 @@ import msgspec
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
 from ebus.core.errors import EbusError
-from ebus.http.server import listen, run
-from ebus.http.tenancy import Counters
-from ebus.http.workers import MAX_WORKERS, Workers
+from ebus.http.handover import Handover
+from ebus.http.reload import load_first
+from ebus.http.reload_alone import AloneReloads, Take
+from ebus.http.reload_workers import Overseer, WorkerReloads
+from ebus.http.server import Reloads, listen, run
+from ebus.http.tenancy import Counters, Tenancy
+from ebus.http.workers import MAX_WORKERS, Worker, Workers
 
 logger = logging.getLogger("ebus")
 
@@ -68,37 +73,52 @@ def serve(
     or API_KEY_SHA256, DB_PATH and TRUSTED_PROXIES.
     """
     set_up_logs(log_format)
+    # It would end the process; once it serves, the config is read again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        config = load_config(config_file, os.environ)
+        loaded = load_first(config_file, os.environ) if config_file else None
+        config = loaded.config if loaded else load_config(None, os.environ)
     except ConfigError as error:
         fail(str(error))
     if host is not None:
         config = msgspec.structs.replace(config, host=host)
     if port is not None:
         config = msgspec.structs.replace(config, port=port)
+    if loaded is not None:
+        loaded = msgspec.structs.replace(loaded, config=config)
     try:
         sockets = listen(config.host, config.port, workers=workers)
     except (OSError, UnicodeError) as error:
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
     started = partial(_say_it_is_up, config, sockets[0])
-    serve_on = partial(
-        _serve, config, access_log=access_log, counters=Counters(config, workers=workers)
-    )
+    counters = Counters(config, workers=workers)
+    serve_on = partial(_serve, access_log=access_log, counters=counters)
     status = 0
     if workers == 1:
-        serve_on(sockets[0], started=started)
+        reloading = partial(AloneReloads, loaded, counters, os.environ) if loaded else None
+        serve_on(config, sockets[0], started=started, reloading=reloading)
     else:
-        status = Workers(
-            sockets,
-            serve=lambda worker: serve_on(
+        handover = Handover()
+        overseer = Overseer(loaded, counters, os.environ, handover) if loaded else None
+
+        def serve_as(worker: Worker) -> None:
+            follow, current = None, config
+            if overseer is not None:
+                current = overseer.config
+                follow = partial(
+                    WorkerReloads, handover, counters, worker.place, overseer.generation
+                )
+            serve_on(
+                current,
                 worker.taken,
                 started=worker.say_ready,
                 lifeline=worker.lifeline,
                 place=worker.place,
-            ),
-            started=started,
-        ).run()
+                reloading=follow,
+            )
+
+        status = Workers(sockets, serve=serve_as, started=started, overseer=overseer).run()
     if status:
         sys.exit(status)
     logger.info("Server stopped")
@@ -113,6 +133,7 @@ def _serve(
     started: Callable[[], None],
     lifeline: int | None = None,
     place: int = 0,
+    reloading: Callable[[Tenancy, Take], Reloads] | None = None,
 ) -> None:
     doing = "start"
 
@@ -130,6 +151,7 @@ def _serve(
             started=note_start,
             lifeline=lifeline,
             place=place,
+            reloading=reloading,
         )
     except EbusError as error:
         fail(f"Failed to {doing}: {error}")

@@ -6,7 +6,7 @@ the file in `file.py` and `tenants.py`, the variables in `environment.py` and
 """
 
 from ebus.config.file import FILE_KEYS
-from ebus.config.load import ENVIRONMENT, load_again, load_config, signature
+from ebus.config.load import ENVIRONMENT, Signature, load_again, load_config, signature
 from ebus.config.mistakes import ConfigError, Mistake
 from ebus.config.model import Config, KeyConfig, Rate, Scope, TenantConfig, TenantLimits
 
@@ -19,6 +19,7 @@ __all__ = [
     "Mistake",
     "Rate",
     "Scope",
+    "Signature",
     "TenantConfig",
     "TenantLimits",
     "load_again",

@@ -463,9 +463,10 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
-def _open_bounded(
+def open_bounded(
     engine: Engine, name: TenantName, durability: Durability | None, quota: Quota
 ) -> TenantStore:
+    """Open a tenant that may store so much. Raises what `Engine.open` raises, and `EngineError`."""
     store = engine.open(name, durability=durability)
     if isinstance(store, SupportsQuota):
         store.set_quota(quota)
@@ -579,7 +580,7 @@ class AsyncEngine:
                 name in self._closings or len(self._places) + len(self._closings) > self._max_open
             ):
                 await asyncio.wait(self._closings.values(), return_when=asyncio.FIRST_COMPLETED)
-            open_store = partial(_open_bounded, self._engine, name, durability, quota)
+            open_store = partial(open_bounded, self._engine, name, durability, quota)
             store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
         except BaseException:
             del self._places[name]
@@ -614,13 +615,15 @@ class AsyncEngine:
         findings = await loop.run_in_executor(self._checks, look_at, self._engine, closed)
         return findings.refusals
 
-    async def hold_to(self, terms: Mapping[TenantName, Terms], *, max_open: int) -> None:
+    async def hold_to(
+        self, terms: Mapping[TenantName, Terms], *, max_open: int | None = None
+    ) -> None:
         """Have these terms hold for the tenants that are open, and no more be open than that.
 
         Who is not among them is closed once nobody uses it. Returns when what is under way has
         ended that new terms have to wait for; closing is not waited for.
         """
-        self._max_open = max_open
+        self._max_open = max_open or self._max_open
         self._retired = {name for name in self._places if name not in terms}
         if self._retired and self._retiring is None and not self._closing:
             self._retiring = asyncio.create_task(self._close_retired())

@@ -75,7 +75,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class SupportsDurability(Protocol):
-    """The power of a store to change what an acknowledged event survives while the tenant is open."""
+    """The power of a store to change, while it is open, what an acknowledged event survives."""
 
     def set_durability(self, durability: Durability) -> None:
         """From the next write on. Waits for the one that is under way.

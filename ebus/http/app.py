@@ -56,7 +56,7 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
             *subscription_routes(config),
             *lease_routes(config, tenancy.live),
             *metric_routes(config),
-            *tenant_routes(config),
+            *tenant_routes(tenancy),
             *health_routes(tenancy),
             *openapi_routes(config),
         ],

@@ -67,6 +67,10 @@ class Connections:
         self._look_at_s = 0.0
         self._say_at_s = 0.0
 
+    def bound(self, max_connections: int) -> None:
+        """Have this be the bound for those that come from now on."""
+        self._max_connections = max_connections
+
     def seat(self, connection: Connection, now_s: float) -> Seat:
         """A place for a new connection, which `leave`s it when it is closed."""
         if len(self._seated) < self._max_connections or self._make_room(now_s):

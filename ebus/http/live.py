@@ -11,11 +11,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from ebus.config import KeyConfig
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.errors import StoreClosed
 from ebus.core.filter import Filter
@@ -80,9 +82,16 @@ class Sink(Protocol):
 class Live:
     """The tails and the long polls of one server process."""
 
-    def __init__(self, commits: WorkerCommits, *, max_tails: int) -> None:
+    def __init__(
+        self,
+        commits: WorkerCommits,
+        *,
+        max_tails: int,
+        key_of: Callable[[Tenant], KeyConfig | None] = attrgetter("key"),
+    ) -> None:
         self._commits = commits
         self._max_tails = max_tails
+        self._key_of = key_of
         self._waiting: dict[int, int] = {}
         """Tenant's number → its requests that wait."""
         self._hubs: dict[int, Hub] = {}
@@ -93,7 +102,7 @@ class Live:
         self._seen_in_all = 0
         self._tells_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._ends: set[Callable[[], None]] = set()
+        self._waiters: set[_Waiter] = set()
         self.is_closing = False
 
     @contextmanager
@@ -113,7 +122,9 @@ class Live:
                 {"Retry-After": "5"},
             )
         self._waiting[number] = self._waiting.get(number, 0) + 1
-        self._ends.add(end)
+        waiter = _Waiter(tenant, end)
+        self._waiters.add(waiter)
+        waiter.look_at(self._key_of(tenant))
         if self.is_closing:
             end()
         if number not in self._stores:
@@ -122,16 +133,11 @@ class Live:
             if self._timer is None:
                 self._tells_at_s = asyncio.get_running_loop().time() + HEARTBEAT_S
                 self._look_again()
-        expiry = None
-        if tenant.expires_at_s is not None:
-            left_s = min(tenant.expires_at_s - time.time(), MAX_TIMER_S)
-            expiry = asyncio.get_running_loop().call_later(left_s, end)
         try:
             yield
         finally:
-            if expiry is not None:
-                expiry.cancel()
-            self._ends.discard(end)
+            waiter.stop_timer()
+            self._waiters.discard(waiter)
             self._waiting[number] -= 1
             if not self._waiting[number]:
                 del self._waiting[number]
@@ -174,8 +180,41 @@ class Live:
     def close(self) -> None:
         """End every answer that waits."""
         self.is_closing = True
-        for end in list(self._ends):
-            end()
+        for waiter in list(self._waiters):
+            waiter.end()
+
+    def look_at_keys(self) -> None:
+        """The keys may have changed: end what waits with one that does not allow it any more."""
+        for waiter in list(self._waiters):
+            waiter.look_at(self._key_of(waiter.tenant))
+
+
+class _Waiter:
+    """A request that waits for events, for as long as its key is good for that."""
+
+    def __init__(self, tenant: Tenant, end: Callable[[], None]) -> None:
+        self.tenant = tenant
+        self.end = end
+        self._expires_at_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look_at(self, key: KeyConfig | None) -> None:
+        """Wait as long as this key allows it, which is the one that it came with as it is now."""
+        came_with = self.tenant.key
+        if came_with is None:
+            return
+        if key is None or key.scope not in {"both", came_with.scope}:
+            self.end()
+        elif key.expires_at_s != self._expires_at_s:
+            self.stop_timer()
+            self._expires_at_s = key.expires_at_s
+            if key.expires_at_s is not None:
+                left_s = min(key.expires_at_s - time.time(), MAX_TIMER_S)
+                self._timer = asyncio.get_running_loop().call_later(left_s, self.end)
+
+    def stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Hub:

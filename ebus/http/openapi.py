@@ -383,10 +383,16 @@ def _lease_paths(config: Config, subscription_id: Json) -> Json:
 
 
 def _operator_paths() -> Json:
-    health = operation("readHealth", "Whether the server can do its work", ref("Health"))
+    health = operation(
+        "readHealth",
+        "Whether the server can do its work",
+        ref("Health"),
+        parameters=[text("details", "Whether to tell of the config too", enum=["true", "false"])],
+    )
     health["security"] = []
     health["responses"] = {
         "200": health["responses"]["200"],
+        "400": {"$ref": "#/components/responses/400"},
         "503": {"description": "It cannot", "content": {JSON: {"schema": ref("Health")}}},
     }
     return {

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import msgspec
 import uvicorn
@@ -22,8 +23,10 @@ from ebus.http.app import create_app
 from ebus.http.connections import MAX_SPARE_CONNECTIONS
 from ebus.http.live import Live
 from ebus.http.protocol import Settings
+from ebus.http.reload import report_nothing_to_read
+from ebus.http.reload_alone import Take
 from ebus.http.routes import event_routes
-from ebus.http.tenancy import Counters, Tenancy
+from ebus.http.tenancy import Counters, Roster, Tenancy
 
 logger = logging.getLogger("ebus.http")
 
@@ -85,15 +88,18 @@ def run(
     counters: Counters | None = None,
     lifeline: int | None = None,
     place: int = 0,
+    reloading: Callable[[Tenancy, Take], Reloads] | None = None,
 ) -> None:
     """Serve until a signal says stop; `started` is called once connections are accepted.
 
     `lifeline` is a worker's: a descriptor that can be read once there is nobody any more who
     would tell it to stop, `place` which worker it is. `counters` are those that all workers share.
+    `reloading` makes what reads the config again; without it there is none to read.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
     `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
     once, and so does one before the start is complete: what was acknowledged is on disk.
+    SIGHUP, which may have been blocked until then: the config is read again.
     Raises `EbusError` when the engine or a tenant cannot be opened.
     """
     # Threads that commit ask for the interpreter while the loop holds it, and the other way
@@ -102,7 +108,7 @@ def run(
     config = fit_open_files(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         tenancy = Tenancy(config, counters, worker=place)
-        runner.run(_run(config, tenancy, taken, access_log, started, lifeline))
+        runner.run(_run(config, tenancy, taken, access_log, started, lifeline, reloading))
 
 
 async def _run(
@@ -112,32 +118,55 @@ async def _run(
     access_log: bool,
     started: Callable[[], None],
     lifeline: int | None,
+    reloading: Callable[[Tenancy, Take], Reloads] | None,
 ) -> None:
-    server = _Server(
-        Settings(
-            config,
-            tenancy,
-            event_routes(config, tenancy.live),
-            create_app(config, tenancy),
-            ws="none",
-            lifespan="off",  # the stores outlive the server's last request, see below
-            log_config=None,
-            access_log=access_log,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=config.idle_timeout_s,
-            timeout_graceful_shutdown=config.shutdown_timeout_s,
-        ),
-        started,
-        lifeline,
-        tenancy.live,
+    settings = Settings(
+        config,
+        tenancy,
+        event_routes(config, tenancy.live),
+        create_app(config, tenancy),
+        ws="none",
+        lifespan="off",  # the stores outlive the server's last request, see below
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=config.idle_timeout_s,
+        timeout_graceful_shutdown=config.shutdown_timeout_s,
     )
+    server = _Server(settings, started, lifeline, tenancy.live)
+
+    async def take(roster: Roster) -> None:
+        limits = fit_open_files(roster.config).limits
+        settings.connections.bound(limits.max_connections)
+        await tenancy.take(roster, max_open=limits.max_open_tenants)
+
     with server.capture_signals():
         await tenancy.start()
         try:
-            await server.serve([taken])
+            with _reloads(reloading and reloading(tenancy, take)):
+                await server.serve([taken])
         finally:
             await tenancy.stop()
+
+
+@contextmanager
+def _reloads(reloads: Reloads | None) -> Iterator[None]:
+    """Have SIGHUP ask for a reload, from here to the end."""
+    loop = asyncio.get_running_loop()
+    if reloads is None:
+        loop.add_signal_handler(signal.SIGHUP, report_nothing_to_read)
+    else:
+        reloads.begin()
+        loop.add_signal_handler(signal.SIGHUP, reloads.hang_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        # Blocked and not left to the system, which would end the process in the midst of its end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        if reloads is not None:
+            reloads.end()
 
 
 def fit_open_files(config: Config) -> Config:
@@ -171,6 +200,18 @@ def fit_open_files(config: Config) -> Config:
         config.limits, max_open_tenants=tenants, max_connections=fitting
     )
     return msgspec.structs.replace(config, limits=limits)
+
+
+class Reloads(Protocol):
+    """What reads the config again while the server runs. For the loop."""
+
+    def begin(self) -> None: ...
+
+    def hang_up(self) -> None:
+        """Somebody asks for it."""
+        ...
+
+    def end(self) -> None: ...
 
 
 class _Server(uvicorn.Server):

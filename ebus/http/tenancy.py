@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 
@@ -21,9 +21,10 @@ from litestar.types import Scope as AsgiScope
 
 from ebus.config import Config, KeyConfig, Rate, Scope, TenantConfig
 from ebus.config.api_key import digest_of
-from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.core.aio import AsyncEngine, AsyncTenantStore, Terms
 from ebus.core.engine import Engine, look_at, open_engine
-from ebus.core.errors import StoreClosed, StoreRefused
+from ebus.core.errors import EbusError, StoreClosed, StoreRefused
+from ebus.core.tenant import TenantName
 from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Bodies, Body
 from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
@@ -33,6 +34,9 @@ from ebus.http.live import Live, Tail
 from ebus.http.news import Commits
 from ebus.http.problems import Problem, nothing_there, problem_of
 from ebus.http.rate import Buckets
+from ebus.http.reload import terms_of
+from ebus.http.reload_state import ReloadState
+from ebus.http.slots import Slots
 from ebus.http.tenant import Meter, Tenant
 from ebus.http.wire import read_body
 
@@ -52,14 +56,23 @@ class Tenancy:
     def __init__(
         self, config: Config, counters: Counters | None = None, *, worker: int = 0
     ) -> None:
-        self._config = config
         counters = counters or Counters(config)
+        self._roster = Roster.of(config, counters)
+        self._entries = self._roster.entries
+        self.reloads = counters.reloads
+        """How the reloads of the config went."""
         self._commits = counters.commits.of(worker)
-        self.live = Live(self._commits, max_tails=config.limits.max_tenant_tails)
+        self.live = Live(
+            self._commits, max_tails=config.limits.max_tenant_tails, key_of=self._key_of
+        )
         self._failures = FailedKeys(config, counters.failed_keys)
-        self._entries = dict(_entries(config, counters))
         self._engine: AsyncEngine | None = None
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
+
+    @property
+    def config(self) -> Config:
+        """The config as it is now: a reload may change the tenants, and who sees whom."""
+        return self._roster.config
 
     async def start(self) -> None:
         """Make the engine and look at every tenant, so that what is wrong shows at start.
@@ -68,18 +81,60 @@ class Tenancy:
         Raises what that raises, or one `StoreRefused` that tells of all the tenants which
         could not be opened.
         """
-        config = self._config
+        config = self.config
         engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
         await asyncio.to_thread(_refuse_bad_tenants, engine, config)
         self._engine = AsyncEngine(engine, limits=config.limits)
         if len(config.tenants) <= config.limits.max_eager_tenants:
             try:
-                for tenant in config.tenants:
-                    await self._borrow(tenant)
-                    self._engine.give_back(tenant.name)
+                for name, terms in self._roster.terms.items():
+                    await self._borrow(name, terms)
+                    self._engine.give_back(name)
             except BaseException:
                 await self.stop()
                 raise
+
+    async def try_out(self, config: Config, added: Collection[TenantName]) -> list[str]:
+        """Why which of these tenants could not be served, who are in a config that is to come.
+
+        As at start they are looked at, and opened if they are few.
+        """
+        engine = self._open_engine()
+        refusals = await engine.look_at(added)
+        if refusals or len(added) > config.limits.max_eager_tenants:
+            return refusals
+        terms = {it.name: terms_of(it, config) for it in config.tenants if it.name in set(added)}
+        for name, their_terms in terms.items():
+            try:
+                await self._borrow(name, their_terms)
+                engine.give_back(name)
+            except EbusError as error:
+                refusals.append(str(error))
+        if refusals:
+            await engine.hold_to(self._roster.terms)
+        return refusals
+
+    async def take(self, roster: Roster, *, max_open: int) -> None:
+        """Serve these from now on, with at most so many tenants open.
+
+        What is under way goes on, but for what waits with a key that is no more. Returns when
+        the stores that are open have their new terms.
+        """
+        gone = self._roster.terms.keys() - roster.terms.keys()
+        self._roster = roster
+        self._entries = roster.entries
+        self._failures.trust(roster.config)
+        self.live.look_at_keys()
+        if self._engine is not None:
+            await self._engine.hold_to(roster.terms, max_open=max_open)
+            await self._engine.settle(gone)
+
+    def _key_of(self, tenant: Tenant) -> KeyConfig | None:
+        """The key that let the tenant in, as it is now; None when it opens nothing any more."""
+        if tenant.key is None:
+            return None
+        entry = self._entries.get(tenant.key.digest)
+        return entry.key if entry is not None and entry.tenant.name == tenant.name else None
 
     async def stop(self) -> None:
         """Finish what waits and close every store."""
@@ -106,15 +161,13 @@ class Tenancy:
                 raise self._failures.problem(peer, headers, ended)
             entry.check(needed_scope(method, path))
         tenant = entry.tenant
-        store = await self._borrow(tenant)
+        store = await self._borrow(tenant.name, entry.terms)
         if self._commits.are_shared and store.on_written is None:
             store.on_written = partial(self._commits.count, entry.number)
-        return Tenant(tenant.name, store, entry.events, entry.number, entry.key.expires_at_s)
+        return Tenant(tenant.name, store, entry.events, entry.number, entry.key)
 
-    def _borrow(self, tenant: TenantConfig) -> Awaitable[AsyncTenantStore]:
-        return self._open_engine().borrow(
-            tenant.name, durability=tenant.durability, quota=tenant.limits.quota
-        )
+    def _borrow(self, name: TenantName, terms: Terms) -> Awaitable[AsyncTenantStore]:
+        return self._open_engine().borrow(name, durability=terms.durability, quota=terms.quota)
 
     def leave(self, tenant: Tenant) -> None:
         """Let the tenant's store be closed, once nobody uses it any more."""
@@ -137,9 +190,11 @@ class Counters:
     """What all workers count together. To be made before they are."""
 
     def __init__(self, config: Config, *, workers: int = 1) -> None:
-        self.commits = Commits(len(config.tenants), workers)
-        self.requests = Buckets(len(config.tenants))
-        self.events = Buckets(len(config.tenants))
+        self.slots = Slots(tenant.name for tenant in config.tenants)
+        self.commits = Commits(self.slots.capacity, workers)
+        self.requests = Buckets(self.slots.capacity)
+        self.events = Buckets(self.slots.capacity)
+        self.reloads = ReloadState(workers)
         self.failed_keys = Buckets(FAILED_KEY_BUCKETS)
 
 
@@ -147,9 +202,10 @@ class _Entry(msgspec.Struct, frozen=True):
     """One key of a tenant, and what bounds who has it."""
 
     number: int
-    """Its place among the tenants of the config, from 0."""
+    """The tenant's, from 0, in what all workers count together; see `Slots`."""
 
     tenant: TenantConfig
+    terms: Terms
     key: KeyConfig
     requests: Meter | None
     events: Meter | None
@@ -174,9 +230,26 @@ class _Entry(msgspec.Struct, frozen=True):
             )
 
 
-def _entries(config: Config, counters: Counters) -> Iterator[tuple[bytes, _Entry]]:
+class Roster(msgspec.Struct, frozen=True):
+    """Who is served, made from a config. A reload makes another one, beside the loop."""
+
+    config: Config
+    terms: dict[TenantName, Terms]
+    entries: dict[bytes, _Entry]
     """Every key by its digest."""
-    for number, tenant in enumerate(config.tenants):
+
+    @classmethod
+    def of(cls, config: Config, counters: Counters) -> Roster:
+        """Of tenants each of whom has a number."""
+        terms = {tenant.name: terms_of(tenant, config) for tenant in config.tenants}
+        return cls(config, terms, dict(_entries(config, terms, counters)))
+
+
+def _entries(
+    config: Config, terms: Mapping[TenantName, Terms], counters: Counters
+) -> Iterator[tuple[bytes, _Entry]]:
+    for tenant in config.tenants:
+        number = counters.slots.of(tenant.name)
         requests = events = None
         if (rate := tenant.limits.requests or config.request_rate) is not None:
             take = partial(counters.requests.take, number, rate)
@@ -186,7 +259,10 @@ def _entries(config: Config, counters: Counters) -> Iterator[tuple[bytes, _Entry
             events = Meter(take, f"append {rate.per_second:g} events")
         for key in tenant.keys:
             is_bounded = not (requests is None and key.expires_at_s is None and key.scope == "both")
-            yield key.digest, _Entry(number, tenant, key, requests, events, is_bounded)
+            yield (
+                key.digest,
+                _Entry(number, tenant, terms[tenant.name], key, requests, events, is_bounded),
+            )
 
 
 FAILED_KEY_BUCKETS = 65_536
@@ -200,6 +276,10 @@ class FailedKeys:
         per_minute = config.limits.max_failed_keys_per_minute
         self._rate = Rate(per_minute / 60, per_minute)
         self._buckets = buckets
+        self.trust(config)
+
+    def trust(self, config: Config) -> None:
+        """Believe the proxies that this config names."""
         self._trusted = config.trusted_proxies
 
     def problem(self, peer: Peer, headers: Headers, problem: Problem | None = None) -> Problem:

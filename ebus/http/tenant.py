@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from litestar.types import Scope
 
+from ebus.config import KeyConfig
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem
@@ -38,10 +39,10 @@ class Tenant(msgspec.Struct, frozen=True):
     """Of the events that the tenant appends; None when there is no limit."""
 
     number: int = 0
-    """Its place among the tenants of the config, from 0."""
+    """Its own, from 0, in what all workers count together."""
 
-    expires_at_s: float | None = None
-    """When the key ends that let it in, in seconds since 1970; None when it does not."""
+    key: KeyConfig | None = None
+    """What let it in; None where there is no door."""
 
 
 def tenant_of(scope: Scope) -> Tenant:

@@ -1,7 +1,8 @@
 """Several processes on one port and one data directory, kept alive by the one that starts them.
 
 The first process serves nobody. It passes a request to stop on to the workers, replaces a
-worker that dies, and when it dies itself the workers see that and stop.
+worker that dies, and when it dies itself the workers see that and stop. It also decides about the
+config, see `reload_workers`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from ebus.http.reload import report_nothing_to_read
+from ebus.http.reload_workers import Overseer
+
 logger = logging.getLogger("ebus.http")
 
 _READY = signal.SIGUSR1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALS = (_READY, signal.SIGCHLD, *_STOPS)
+_SIGNALS = (_READY, signal.SIGCHLD, signal.SIGHUP, *_STOPS)
 
 MAX_WORKERS = 64
 
@@ -65,8 +69,12 @@ class Workers:
         *,
         serve: Callable[[Worker], None],
         started: Callable[[], None],
+        overseer: Overseer | None = None,
     ) -> None:
         self._sockets = sockets
+        self._overseer = overseer
+        if overseer is not None:
+            overseer.attach(fork=self._send, tell=self._tell)
         self._serve = serve
         self._started = started
         self._lifeline, self._own_end = os.pipe()
@@ -90,31 +98,69 @@ class Workers:
                 self._start_next()
             elif number == signal.SIGCHLD:
                 status = max(status, self._reap())
+            elif number == signal.SIGHUP:
+                self._hang_up()
             elif number is not None:
                 self._stop(signal.Signals(number))
             for place in [place for place, due_s in self._due_s.items() if _is_past(due_s)]:
                 del self._due_s[place]
                 self._start(place)
+            if self._overseer is not None:
+                self._overseer.look()
         return status
 
     def _next_signal(self) -> int | None:
-        """The next signal, or None when a worker is due before there is one."""
-        while self._due_s and not signal.sigpending() & set(_SIGNALS):
-            if any(map(_is_past, self._due_s.values())):
+        """The next signal, or None when something else is due before there is one."""
+        while (wait_s := self._wait_s()) is not None and not signal.sigpending() & set(_SIGNALS):
+            if wait_s <= 0:
                 return None
-            time.sleep(LOOK_AGAIN_S)
+            if hasattr(signal, "sigtimedwait"):
+                found = signal.sigtimedwait(_SIGNALS, wait_s)
+                return found and found.si_signo
+            time.sleep(min(wait_s, LOOK_AGAIN_S))
         return signal.sigwait(_SIGNALS)
 
+    def _wait_s(self) -> float | None:
+        """How long until something is due; None when nothing will be."""
+        now_s = time.monotonic()
+        waits_s = [max(0.0, due_s - now_s) for due_s in self._due_s.values()]
+        look_s = None if self._overseer is None else self._overseer.wait_s()
+        if look_s is not None:
+            waits_s.append(look_s)
+        return min(waits_s, default=None)
+
     def _start(self, place: int) -> None:
+        process = self._fork(
+            lambda: self._serve(Worker(place, self._sockets[place], self._lifeline)), place
+        )
+        self._places[process] = place
+        self._began_s[process] = time.monotonic()
+
+    def _send(self, run: Callable[[], None]) -> int:
+        """Have something done by a process of its own, which serves nobody."""
+        return self._fork(run, None)
+
+    def _tell(self) -> None:
+        """Have every worker look at what was handed over."""
+        for process in self._places:
+            os.kill(process, signal.SIGHUP)
+
+    def _hang_up(self) -> None:
+        if self._overseer is not None:
+            self._overseer.hang_up()
+        elif self._stopping is None:
+            report_nothing_to_read()
+
+    def _fork(self, run: Callable[[], None], place: int | None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         process = os.fork()
         if process == 0:
-            self._become_worker(place)
-        self._places[process] = place
-        self._began_s[process] = time.monotonic()
+            self._become(run, place)
+        return process
 
-    def _become_worker(self, place: int) -> None:
+    def _become(self, run: Callable[[], None], place: int | None) -> None:
+        """Be another process, of the worker at this place or of none."""
         status = 1
         try:
             os.close(self._own_end)
@@ -123,8 +169,9 @@ class Workers:
                     taken.close()
             # Ctrl-C reaches every process of a terminal; the first one passes it on, once.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            self._serve(Worker(place, self._sockets[place], self._lifeline))
+            # SIGHUP would end it; a worker unblocks that once it serves.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_SIGNALS} - {signal.SIGHUP})
+            run()
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
@@ -148,6 +195,8 @@ class Workers:
             logger.info("Shutting down server...")
         self._stopping = number
         self._due_s.clear()
+        if self._overseer is not None:
+            self._overseer.end()
         for taken in self._sockets:
             taken.close()
         for process in self._places:
@@ -160,8 +209,10 @@ class Workers:
             process, how = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 break
-            place, began_s = self._places.pop(process), self._began_s.pop(process)
             code = os.waitstatus_to_exitcode(how)
+            if self._overseer is not None and self._overseer.reap(process, code):
+                continue
+            place, began_s = self._places.pop(process), self._began_s.pop(process)
             if self._stopping is not None:
                 if code != -signal.SIGTERM:  # which one that has hardly begun dies of
                     worst = max(worst, code if code >= 0 else 128 - code)

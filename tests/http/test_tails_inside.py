@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ebus.backends.memory import MemoryEngine
+from ebus.config import KeyConfig
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.event import NewEvent
 from ebus.core.filter import Filter
@@ -85,7 +86,8 @@ async def served(expires_at_s: float | None = None) -> AsyncIterator[Served]:
     with ThreadPoolExecutor(2) as threads, MemoryEngine() as engine:
         store = engine.open("alice")
         shared = AsyncTenantStore(store, writes=threads, reads=threads)
-        tenant = Tenant(TenantName("alice"), shared, expires_at_s=expires_at_s)
+        key = KeyConfig(digest=b"", expires_at_s=expires_at_s)
+        tenant = Tenant(TenantName("alice"), shared, key=key)
         yield Served(Live(Commits(1, 1).of(0), max_tails=9), tenant, store)
         await shared.aclose()
 

@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.answers import Answer
+from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import tenant_of
 
 
@@ -21,19 +22,33 @@ class Tenants(msgspec.Struct, frozen=True):
     count: int
 
 
-def tenant_routes(config: Config) -> list[HTTPRouteHandler]:
+def tenant_routes(tenancy: Tenancy) -> list[HTTPRouteHandler]:
     """None for a single tenant, which has no name that a client knows."""
-    if config.single_tenant:
+    if tenancy.config.single_tenant:
         return []
-    everybody = _listed([str(tenant.name) for tenant in config.tenants])
+    everybody = _Everybody()
 
     @get("/tenants")
     async def list_tenants(request: Request[Any, Any, Any]) -> ASGIApp:
-        if config.tenants_visible == "all":
-            return Answer(everybody)
+        if tenancy.config.tenants_visible == "all":
+            return Answer(everybody.listed(tenancy.config))
         return Answer(_listed([str(tenant_of(request.scope).name)]))
 
     return [list_tenants]
+
+
+class _Everybody:
+    """The list of all tenants, made once for each config."""
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._body = b""
+
+    def listed(self, config: Config) -> bytes:
+        if config is not self._config:
+            self._body = _listed([str(tenant.name) for tenant in config.tenants])
+            self._config = config
+        return self._body
 
 
 def _listed(names: list[str]) -> bytes:

@@ -1,0 +1,46 @@
+"""Which number a tenant has in what the workers of a server share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+SPARE_SLOTS = 16_384
+"""For tenants that come while the server runs, beside as many again as there are at start."""
+
+
+class Slots:
+    """Tenants' numbers, from 0. A tenant keeps its number for as long as the server runs.
+
+    Also while it is not served: what was counted of it, such as a rate, it finds again. Only one
+    process gives out numbers; the others `learn` them together with the config that needs them,
+    so that no lock is needed and none can have a number that another process knows otherwise.
+    """
+
+    def __init__(self, names: Iterable[str], *, spare: int = SPARE_SLOTS) -> None:
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self.capacity = 2 * len(self._numbers) + spare
+        """How many numbers there are. What the workers share is made once, and never grows."""
+
+    def refusal(self, names: Iterable[str]) -> str | None:
+        """Why there are not enough numbers left for all of these; None when there are."""
+        new = sum(name not in self._numbers for name in names)
+        left = self.capacity - len(self._numbers)
+        if new <= left:
+            return None
+        return (
+            f"{new} more tenants are too many: this server has had {len(self._numbers)} since its "
+            f"start, and has room for {self.capacity}; restart it"
+        )
+
+    def take(self, names: Iterable[str]) -> None:
+        """Give a number to each that has none. There must be enough, see `refusal`."""
+        for name in names:
+            self._numbers.setdefault(name, len(self._numbers))
+        assert len(self._numbers) <= self.capacity
+
+    def learn(self, numbers: Mapping[str, int]) -> None:
+        """Take over the numbers that another process has given out."""
+        self._numbers.update(numbers)
+
+    def of(self, name: str) -> int:
+        return self._numbers[name]
