@@ -648,11 +648,10 @@ class AsyncEngine:
 
     async def settle(self, names: Iterable[TenantName]) -> None:
         """Finish what was left to do for tenants that were put away, where they are not open."""
-        if isinstance(self._engine, SupportsSettle):
-            loop = asyncio.get_running_loop()
-            for name in names:
-                if name not in self._places and not self._closing:
-                    await loop.run_in_executor(self._openings, self._engine.settle, name)
+        closed = [name for name in names if name not in self._places]
+        if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
+            settle = partial(_settle_all, self._engine, closed)
+            await asyncio.get_running_loop().run_in_executor(self._openings, settle)
 
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""
@@ -717,6 +716,11 @@ class AsyncEngine:
         finally:
             for threads in (self._writes, self._reads, self._openings, self._checks):
                 threads.shutdown()
+
+
+def _settle_all(engine: SupportsSettle, names: Iterable[TenantName]) -> None:
+    for name in names:
+        engine.settle(name)
 
 
 def _is_unused(place: _Place) -> bool:

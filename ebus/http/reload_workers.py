@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -110,7 +111,11 @@ class Overseer:
             end = f"status {status}" if status >= 0 else signal.Signals(-status).name
             report_refused(self._state, f"the process that was to check it ended with {end}")
         else:
-            self._decide(found)
+            try:
+                self._decide(found)
+            except Exception as error:  # which must not be the end of all workers
+                logger.exception("a mistake of ebus")
+                report_refused(self._state, repr(error))
         if self._is_asked_again:
             self._is_asked_again = False
             self.hang_up()
@@ -147,7 +152,10 @@ class Overseer:
     def _send(self, *, is_asked: bool) -> None:
         unless = None if is_asked or self._state.is_failing else self._digest
         self._found.clear()
-        self._scout = self._fork(lambda: self._look_into_it(unless))
+        try:
+            self._scout = self._fork(lambda: self._look_into_it(unless))
+        except OSError as error:
+            report_refused(self._state, f"no process can be made that reads it: {error}")
 
     def _look_into_it(self, unless: bytes | None) -> None:
         """What the process does that is sent."""
@@ -188,7 +196,7 @@ class WorkerReloads:
         self._generation = generation
         self._following: asyncio.Task[None] | None = None
         self._is_told_again = False
-        self._is_ending = False
+        self._ending = threading.Event()
 
     def begin(self) -> None:
         self._state.note_served(self._place, self._generation)
@@ -201,19 +209,21 @@ class WorkerReloads:
             self._following = asyncio.create_task(self._follow())
 
     def end(self) -> None:
-        self._is_ending = True
+        self._ending.set()
 
     async def _follow(self) -> None:
-        while self._is_told_again and not self._is_ending:
+        while self._is_told_again and not self._ending.is_set():
             self._is_told_again = False
             try:
                 await self._follow_once()
             except Exception:
+                if self._ending.is_set():
+                    return  # what it was to be done with is closed
                 logger.exception("a mistake of ebus: this worker does not follow the config")
 
     async def _follow_once(self) -> None:
         found = await asyncio.to_thread(self._read)
-        if found is None or self._is_ending:
+        if found is None or self._ending.is_set():
             return
         self._generation, roster = found
         await self._take(roster)

@@ -34,6 +34,9 @@ BACKLOG = 2_048
 
 SWITCH_INTERVAL_S = 0.000_5
 
+MANY_KEYS = 1_000
+"""So many cost the garbage collector more than what a reload may leave uncollected for good."""
+
 FILES_PER_TENANT = 7
 """The database and its WAL, over up to three connections, and the WAL's index."""
 
@@ -140,6 +143,8 @@ async def _run(
         limits = fit_open_files(roster.config).limits
         settings.connections.bound(limits.max_connections)
         await tenancy.take(roster, max_open=limits.max_open_tenants)
+        if len(roster.entries) >= MANY_KEYS:
+            gc.freeze()  # for the same reason as at start
 
     with server.capture_signals():
         await tenancy.start()

@@ -88,7 +88,9 @@ class Reloading:
         """An answer to a tenant, over a connection of its own."""
         key = more.pop("key", key_of(name))
         url = f"{self.server.url}{path}"
-        return httpx.request(method, url, headers={"X-API-Key": key}, timeout=60, verify=False, **more)
+        return httpx.request(
+            method, url, headers={"X-API-Key": key}, timeout=60, verify=False, **more
+        )
 
     def append(self, name: str, **more: Any) -> int:
         status: int = self.ask(name, "POST", "/events", json=EVENT, **more).status_code
@@ -364,20 +366,20 @@ def test_two_signals_at_once_are_two_reloads_or_one(server: Reloading) -> None:
 # Watching the file
 
 
-def test_a_file_that_is_replaced_deleted_or_cut_short_is_noticed(server: Reloading) -> None:
+def test_a_file_that_is_cut_short_or_deleted_changes_nothing_until_it_is_whole(
+    server: Reloading,
+) -> None:
     server.reload(tenant("alice"), watch=True)
-    with server.reloaded():
-        server.write(tenant("alice"), tenant("leo"), watch=True)  # renamed into its place
-    assert server.statuses("leo") == {200}
-    with server.refused() as said:
-        whole = server.path.read_bytes()
-        server.path.write_bytes(whole[: len(whole) // 2])  # and whoever saves it dies
-    assert "not YAML" in said[0]
-    assert server.statuses("leo") == {200}
-    with server.refused() as said:
-        server.path.unlink()
-    assert "read config file: no such file or directory" in said[0]
-    assert server.statuses("leo") == {200}
+    whole = server.path.read_bytes()
+    if server.workers == 1:
+        with server.refused() as said:
+            server.path.write_bytes(whole[: len(whole) // 2])  # and whoever saves it dies
+        assert "not YAML" in said[0]
+    else:
+        with server.refused() as said:
+            server.path.unlink()
+        assert "read config file: no such file or directory" in said[0]
+    assert server.statuses("alice") == {200}
     with server.reloaded() as said:
         server.path.write_bytes(whole)
     assert "nothing has changed" in said[0]
@@ -454,6 +456,22 @@ def test_a_load_that_runs_through_reloads_loses_no_request(server: Reloading) ->
 # Workers, stops and starts
 
 
+def test_a_signal_during_the_start_is_kept_for_later(tmp_path: Path) -> None:
+    write_config(tmp_path / "tenants.yaml", config_of(tenant("alice")))
+    server = start(["serve", "--config", "tenants.yaml", "--port", "0"], cwd=tmp_path)
+    try:
+        blocked = f"/proc/{server.process.pid}/status"
+        wait_until(
+            lambda: re.search(r"SigBlk:\t[0-9a-f]+1\n", Path(blocked).read_text()) is not None
+        )
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "config reloaded: nothing has changed" in server.log)
+        assert server.port
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
 def test_a_worker_that_is_started_later_begins_with_what_was_accepted(tmp_path: Path) -> None:
     with reloading(tmp_path, 2) as server:
         server.reload(tenant("alice"), tenant("nora"))
@@ -480,7 +498,9 @@ def test_a_reload_while_the_server_stops_harms_nothing(tmp_path: Path, workers: 
                 server.hang_up()
             time.sleep(0.005)
         assert server.server.stop() == 0
-    assert [file.suffix for file in (tmp_path / "data").iterdir() if file.stem == "alice"] == [".db"]
+    assert [file.suffix for file in (tmp_path / "data").iterdir() if file.stem == "alice"] == [
+        ".db"
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -502,13 +522,13 @@ def test_a_single_tenant_says_that_there_is_nothing_to_read(tmp_path: Path, work
 
 
 def test_ten_thousand_tenants_are_read_while_others_are_answered(tmp_path: Path) -> None:
-    """It takes about a second of a processor, and the loop goes on meanwhile."""
+    """It takes about half a second of a processor; a request waits for some 20 ms of that."""
     many = [tenant(f"t{number}") for number in range(10_000)]
     with reloading(tmp_path, 1) as server:
         client = http.client.HTTPConnection("127.0.0.1", server.server.port, timeout=60)
         headers = {"X-API-Key": key_of("alice")}
         server.write(tenant("alice"), *many)
-        waits_s, begun_s = [0.0], time.monotonic()
+        waits_s = [0.0]
         server.hang_up()
         while "config reloaded" not in server.server.log:
             asked_s = time.monotonic()
@@ -517,9 +537,7 @@ def test_ten_thousand_tenants_are_read_while_others_are_answered(tmp_path: Path)
             answer.read()
             assert answer.status == 200
             waits_s.append(time.monotonic() - asked_s)
-        took_s = time.monotonic() - begun_s
         client.close()
-        print(f"\n{took_s=:.2f} {len(waits_s)=} longest {max(waits_s):.3f}")
         assert max(waits_s) < 0.5
         assert server.statuses("t9999") == {200}
         assert "10000 tenants added [t0 t1 " in server.server.log
