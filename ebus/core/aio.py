@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -612,7 +612,7 @@ class AsyncEngine:
         """
         closed = [name for name in names if name not in self._places]
         loop = asyncio.get_running_loop()
-        findings = await loop.run_in_executor(self._checks, look_at, self._engine, closed)
+        findings = await loop.run_in_executor(self._openings, look_at, self._engine, closed)
         return findings.refusals
 
     async def hold_to(
@@ -636,15 +636,17 @@ class AsyncEngine:
         await asyncio.gather(*changes)
 
     async def _change(self, name: TenantName, place: _Place, terms: Terms) -> None:
-        with suppress(EbusError):  # who waits for the opening is told
+        try:
             store = await asyncio.shield(place.opening)
-            try:
-                await store.bound(terms)
-                place.terms = terms
-            except StoreClosed:
-                pass  # it will be opened on the new terms
-            except EbusError as error:
-                logger.warning("tenant %s: its new terms do not hold yet: %s", name, error)
+        except Exception:  # who waits for the opening is told, and the next is on the new terms
+            return
+        try:
+            await store.bound(terms)
+            place.terms = terms
+        except StoreClosed:
+            pass  # it will be opened on the new terms
+        except EbusError as error:
+            logger.warning("tenant %s: its new terms do not hold yet: %s", name, error)
 
     async def settle(self, names: Iterable[TenantName]) -> None:
         """Finish what was left to do for tenants that were put away, where they are not open."""

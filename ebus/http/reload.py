@@ -47,13 +47,14 @@ class Loaded(msgspec.Struct, frozen=True):
 
 def load_first(path: str, environment: Mapping[str, str]) -> Loaded:
     """The config of the start. Raises `ConfigError`."""
-    since = signature(path)  # first: what changes from now on is a change
-    try:
-        file = read_config_file(path)
-    except Wrong:
-        load_config(path, environment)  # which says so, and what else is wrong
-        raise
-    return Loaded(load_config(path, environment, file=file), since, file.digest)
+    while True:
+        since = signature(path)  # first: what changes from now on is a change
+        try:
+            file = read_config_file(path)
+        except Wrong:
+            load_config(path, environment)  # which says so, unless the file has come meanwhile
+        else:
+            return Loaded(load_config(path, environment, file=file), since, file.digest)
 
 
 class Changes(msgspec.Struct, frozen=True):

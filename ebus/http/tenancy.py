@@ -103,7 +103,8 @@ class Tenancy:
         refusals = await engine.look_at(added)
         if refusals or len(added) > config.limits.max_eager_tenants:
             return refusals
-        terms = {it.name: terms_of(it, config) for it in config.tenants if it.name in set(added)}
+        names = frozenset(added)
+        terms = {it.name: terms_of(it, config) for it in config.tenants if it.name in names}
         for name, their_terms in terms.items():
             try:
                 await self._borrow(name, their_terms)

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.backends.test_sqlite_takeover import original_file, row
 from tests.http.conftest import write_config
 from tests.http.test_settings import wait_until
 from tests.http.test_workers import has_ended, workers_of
@@ -179,6 +180,14 @@ def test_a_tenant_whose_file_is_deleted_while_it_is_not_served_begins_anew(
     bob.unlink()
     server.reload(tenant("alice"), tenant("bob"))
     assert server.ask("bob").json() == {"position": 0}
+
+
+def test_a_new_tenant_may_have_a_file_of_the_original_server(server: Reloading) -> None:
+    rows = [row(position) for position in range(1, 4)]
+    original_file(server.directory / "data", rows, name="otto")
+    said = server.reload(tenant("alice"), tenant("otto"))
+    assert said.count("took over all 3 events") == 1
+    assert server.ask("otto").json() == {"position": 3}
 
 
 def test_a_key_is_changed_with_an_overlap(server: Reloading) -> None:
