@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from ebus.http.reload import (
     changes_between,
     from_pieces,
     in_pieces,
+    load_first,
     servable,
 )
 from ebus.http.reload_state import ReloadState
+from ebus.http.reload_workers import Overseer
 from ebus.http.slots import Slots
 from ebus.http.tenancy import Counters, Roster, Tenancy
 from ebus.http.tenant import Tenant
@@ -354,3 +357,124 @@ async def test_a_tenant_that_cannot_be_opened_leaves_all_as_it_was(tmp_path: Pat
     assert [tenant.name for tenant in tenancy.config.tenants] == [ALICE, BOB, CAROL]
     await tenancy.stop()
     await tenancy.take(Roster.of(old, counters), max_open=10)  # too late, and harmless
+
+
+# The first process
+
+
+class First:
+    """A first process whose forks are calls, and its config file."""
+
+    def __init__(self, directory: Path, *, spare: int = 9) -> None:
+        self.directory = directory
+        self.path = directory / "tenants.yaml"
+        self.write("alice")
+        loaded = load_first(str(self.path), {})
+        self.counters = Counters(loaded.config)
+        self.counters.slots = Slots(["alice"], spare=spare)
+        self.handover = Handover()
+        self.told = 0
+        self.sent: list[Callable[[], None]] = []
+        self.overseer = Overseer(loaded, self.counters, {}, self.handover)
+        self.overseer.attach(fork=self._fork, tell=self._tell)
+
+    def write(self, *names: str) -> None:
+        config_of(self.directory, *names)
+
+    def let_it_end(self, status: int = 0) -> None:
+        if not status:
+            self.sent[-1]()
+        assert self.overseer.reap(len(self.sent), status)
+
+    def names(self) -> list[str]:
+        return [tenant.name for tenant in self.overseer.config.tenants]
+
+    def _fork(self, run: Callable[[], None]) -> int:
+        self.sent.append(run)
+        return len(self.sent)
+
+    def _tell(self) -> None:
+        self.told += 1
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> First:
+    return First(tmp_path)
+
+
+def test_what_is_accepted_is_handed_over_with_numbers(first: First) -> None:
+    first.write("bob", "alice")
+    first.overseer.hang_up()
+    first.let_it_end()
+    generation, config, numbers = from_pieces(first.handover.read())
+    assert (generation, first.overseer.generation, first.told) == (2, 2, 1)
+    assert [tenant.name for tenant in config.tenants] == ["bob", "alice"]
+    assert numbers == {"alice": 0, "bob": 1}
+
+
+def test_a_process_that_dies_while_it_looks_changes_nothing(
+    first: First, caplog: pytest.LogCaptureFixture
+) -> None:
+    first.write("bob")
+    first.overseer.hang_up()
+    first.let_it_end(-9)
+    assert (first.names(), first.told) == (["alice"], 0)
+    assert "the process that was to check it ended with SIGKILL" in caplog.text
+    assert first.counters.reloads.is_failing
+    assert not first.overseer.reap(4_711, 0)  # a worker
+
+
+def test_what_is_asked_for_meanwhile_is_one_more_reload(first: First) -> None:
+    first.overseer.hang_up()
+    first.write("bob")
+    for _ in range(5):
+        first.overseer.hang_up()
+    assert len(first.sent) == 1
+    first.let_it_end()
+    assert len(first.sent) == 2
+    first.let_it_end()
+    assert (first.names(), len(first.sent)) == (["bob"], 2)
+
+
+def test_more_tenants_than_there_is_room_for_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = First(tmp_path, spare=0)
+    first.write("alice", "bob", "carol")
+    first.overseer.hang_up()
+    first.let_it_end()
+    assert first.names() == ["alice"]
+    assert "2 more tenants are too many" in caplog.text
+
+
+def test_at_the_end_nothing_is_begun_any_more(first: First) -> None:
+    first.overseer.end()
+    first.overseer.hang_up()
+    assert first.sent == []
+    assert first.overseer.wait_s() is None
+
+
+def test_the_file_is_looked_at_once_a_second(first: First, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    first.write("alice", "bob")
+    for _ in range(4):
+        now_s += 0.5
+        first.overseer.look()
+    assert len(first.sent) == 1
+    first.let_it_end()
+    assert first.names() == ["alice", "bob"]
+    wait_s = first.overseer.wait_s()
+    assert wait_s is not None
+    assert 0 < wait_s <= 1
+
+
+def test_where_no_process_can_be_made_it_is_said(
+    first: First, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    first.overseer.attach(fork=fail, tell=lambda: None)
+    first.overseer.hang_up()
+    assert "no process can be made that reads it" in caplog.text
