@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ebus.bus.errors import BusError, NeedsApublish, UndecodableEvent
 from ebus.bus.failures import Failure
 from ebus.bus.following import Course, Due, Follower, GaveUp, Halted, backoff_s, pages
+from ebus.bus.parking import Parking
 from ebus.bus.running import InThread, Runner, runner_for_here, running_loop
 from ebus.bus.subscriptions import Subscribing, Subscription
 from ebus.bus.vocabulary import Vocabulary, is_storable
@@ -22,8 +23,6 @@ from ebus.core.limits import MAX_FILTER_TYPES
 from ebus.core.store import TenantStore
 
 OnFailure = Literal["stop", "park"]
-
-PARKING_S = 60.0
 
 
 class Resumable(Subscribing):
@@ -60,6 +59,7 @@ class Resumable(Subscribing):
             raise ValueError("on_failure is stop or park, attempts and save_events are 1 or more")
         self.name = name
         self.store = store
+        self.parking = Parking(store, name)
         self.report = report
         self.start = start
         self.on_failure = on_failure
@@ -125,8 +125,8 @@ class Resumable(Subscribing):
     def retry_parked(self) -> int:
         """Handle what is parked once more, each event by itself, and forget what succeeds.
 
-        Says how many ranges did; what failed is reported and stays parked. On a running loop use
-        `aretry_parked`.
+        Says how many ranges did; what failed is reported and stays parked. What was redelivered
+        is parked again first, as far as there is room. On a running loop use `aretry_parked`.
         """
         if running_loop() is not None:
             raise NeedsApublish("on an event loop, use `await resumable.aretry_parked()`")
@@ -137,6 +137,8 @@ class Resumable(Subscribing):
         return await asyncio.to_thread(self._retry_parked, runner_for_here(self._in_thread))
 
     def _retry_parked(self, runner: Runner) -> int:
+        with self.parking.lock:
+            self.parking.gather()
         subscription = self.store.subscription(self.name)
         done = 0
         for parked in () if subscription is None else subscription.parked:
@@ -287,7 +289,8 @@ class _Run(Course):
         if self._resumable.on_failure == "stop":
             error.add_note(f"{self._resumable.name} stopped before position {stored.position}")
             raise GaveUp(error) from error
-        self._park(stored.position, reason_of(error))
+        with self._resumable.parking.lock:
+            self._park(stored.position, reason_of(error))
 
     def _park(self, position: int, reason: str) -> None:
         """Let the store note that one event has failed, as it does for consumers with leases."""
@@ -295,9 +298,7 @@ class _Run(Course):
         self._save_at(position - 1)  # this ends a lease that an earlier try has left, too
         if self._saved == position:
             return
-        lease = self._store.lease(name, max_events=1, seconds=PARKING_S, max_attempts=1)
-        if lease is None or lease.first_position != position:
-            raise BusError(f"{name} has consumers with leases: position {position} is theirs")
+        lease = self._resumable.parking.lease(position)
         self._in_doubt.add(position)
         try:
             self._store.release(name, lease.id, failed=True, reason=reason)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from ebus.core.event import Event
@@ -33,6 +34,7 @@ class Subscription:
         self._once = once
         self._lock = threading.Lock()
         self._is_active = True
+        self._is_claimed = False
 
     @property
     def is_raw(self) -> bool:
@@ -52,20 +54,43 @@ class Subscription:
         return self._call(event, stored)
 
     def attempt(self, event: object, stored: Event | None) -> Any:
-        """Like `handle`, where it is called again after a failure: `once` is for a success."""
+        """Like `handle`, where it is called again after a failure: `once` is for a success.
+
+        While that one call is under way, in any thread, other events pass it by.
+        """
         if not self._is_for(event):
             return None
-        result = self._call(event, stored)
         if not self._once:
-            return result
+            return self._call(event, stored)
+        if not self._claim():
+            return None
+        with self._unclaimed_on_failure():
+            result = self._call(event, stored)
         if inspect.isawaitable(result):
             return self._cancel_after(result)
         self.cancel()
         return None
 
     async def _cancel_after(self, result: Awaitable[Any]) -> None:
-        await result
+        with self._unclaimed_on_failure():
+            await result
         self.cancel()
+
+    def _claim(self) -> bool:
+        """Whether the one call is this caller's to make."""
+        with self._lock:
+            is_free = self._is_active and not self._is_claimed
+            self._is_claimed = self._is_claimed or is_free
+            return is_free
+
+    @contextmanager
+    def _unclaimed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._is_claimed = False
+            raise
 
     def _is_for(self, event: object) -> bool:
         return self._is_active and (self._where is None or self._where(event))
@@ -161,7 +186,7 @@ class Subscribing:
         too. A handler takes the event, or the event and the `ebus.Event` that is stored; it may
         be async. With `where` it is called for those events of which that is true; with `once`
         for one event only, however many threads publish; where a handler is called again after
-        a failure, until it succeeds.
+        a failure, until it succeeds: meanwhile it is handed no other event.
 
         Without a handler this is a decorator, which returns the handler itself.
         """

@@ -448,8 +448,7 @@ class AsyncClient:
                         for event in following.feed(piece):
                             yield event
                 following.end()
-                if not following.is_done:
-                    following.look(await self._run(following.rest()))
+                await self._look_for_rest(following)
                 continue
             except EbusError as error:
                 failure = error
@@ -457,6 +456,10 @@ class AsyncClient:
                 failure = self._server.unreachable(error)
             self._check_open()
             await self._pause(following.pause_after(failure, refused))
+
+    async def _look_for_rest(self, following: Following) -> None:
+        while not following.is_done:
+            following.look(await self._run(following.rest()))
 
     async def _unless_closed(self, pieces: AsyncIterator[bytes]) -> bytes | None:
         """The next piece, None at the end. Raises `StoreClosed` when the client is closed."""

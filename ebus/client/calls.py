@@ -24,6 +24,7 @@ from ebus.core.errors import (
     InvalidEvent,
     InvalidFilter,
     InvalidInput,
+    InvalidLease,
     LeaseLost,
 )
 from ebus.core.event import Event, NewEvent, check_events
@@ -558,7 +559,13 @@ class Calls:
         )
 
     def acknowledge(self, name: str, lease_id: str, position: int | None) -> Call[None]:
-        return self._held(name, lease_id, "ack", {"position": position}, _nothing)
+        def was_finished(error: EbusError) -> bool:
+            # The lease begins behind the position by now. Were it beyond the end of the lease
+            # nothing would be finished: then the events come again.
+            return position is not None and isinstance(error, InvalidLease)
+
+        call = self._held(name, lease_id, "ack", {"position": position}, _nothing)
+        return replace(call, was_done=was_finished)
 
     def extend_lease(self, name: str, lease_id: str, seconds: float) -> Call[Lease]:
         consumers.extend(lease_id, seconds)

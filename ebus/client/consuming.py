@@ -58,46 +58,72 @@ class Consumer:
         """Until there is to be no more; says how many events were handled."""
         handled = 0
         while not self._is_stopped():
-            leased = yield from self._asked(
-                self._calls.lease(
-                    self._name,
-                    max_events=self._max_events,
-                    seconds=self._seconds,
-                    max_attempts=self._max_attempts,
-                    wait_s=self._wait_s,
-                    clock=time.monotonic,
-                )
-            )
+            try:
+                leased = yield from self._asked(self._leasing())
+            except LeaseLost:  # not for want of events
+                logger.warning("a lease of %s ran out before its events were read", self._name)
+                continue
             if leased is not None:
                 handled += yield from self._work(leased)
             elif self._wait_s <= 0:
                 break
         return handled
 
+    def _leasing(self) -> Steps[Leased | None]:
+        return self._calls.lease(
+            self._name,
+            max_events=self._max_events,
+            seconds=self._seconds,
+            max_attempts=self._max_attempts,
+            wait_s=self._wait_s,
+            clock=time.monotonic,
+        )
+
     def _work(self, leased: Leased) -> Consuming[int]:
         handled, begun_s = 0, time.monotonic()
         try:
             for event in leased.events:
                 if self._is_stopped():
-                    yield from self._asked(_only(self._giving_back(leased, handled)))
+                    yield from self._ended(self._giving_back(leased, handled))
                     return handled
                 if time.monotonic() - begun_s > self._seconds / 2:
-                    extending = self._calls.extend_lease(self._name, leased.lease.id, self._seconds)
-                    if (yield from self._asked(_only(extending))) is None:
+                    if not (yield from self._extended(leased, handled)):
                         return handled
                     begun_s = time.monotonic()
                 try:
                     yield event
                 except Exception as error:
-                    yield from self._asked(_only(self._failing(leased, event, error)))
+                    yield from self._ended(self._failing(leased, event, error))
                     return handled
                 handled += 1
         except BaseException:
             with suppress(EbusError):
                 yield self._giving_back(leased, handled)
             raise
-        yield from self._asked(_only(self._calls.acknowledge(self._name, leased.lease.id, None)))
+        yield from self._ended(self._calls.acknowledge(self._name, leased.lease.id, None))
         return handled
+
+    def _extended(self, leased: Leased, handled: int) -> Consuming[bool]:
+        """Whether the lease lasts for longer. What is done of it is finished if it does not."""
+        extending = self._calls.extend_lease(self._name, leased.lease.id, self._seconds)
+        try:
+            if (yield from self._asked(_only(extending))) is not None:
+                return True
+        except LeaseLost:
+            self._warn_of_expiry()
+        else:
+            yield from self._ended(self._giving_back(leased, handled))
+        return False
+
+    def _ended(self, call: Call[None]) -> Consuming[None]:
+        """What ends a lease, unless it has run out before."""
+        try:
+            yield from self._asked(_only(call))
+        except LeaseLost:
+            self._warn_of_expiry()
+
+    def _warn_of_expiry(self) -> None:
+        logger.warning("a lease of %s ran out while its events were handled", self._name)
 
     def _failing(self, leased: Leased, event: Event, error: Exception) -> Call[None]:
         logger.warning("the handler of %s failed at %d", self._name, event.position, exc_info=error)
@@ -117,13 +143,9 @@ class Consumer:
         )
 
     def _asked(self, steps: Steps[T]) -> Consuming[T | None]:
-        """What the server says. None after a pause, when it says nothing that can be used: when
-        it is away, which passes, or has taken the lease back."""
+        """What the server says. None after a pause, when it is away, which passes."""
         try:
             said = yield from steps
-        except LeaseLost:
-            logger.warning("a lease of %s ran out while its events were handled", self._name)
-            return None
         except EbusError as error:
             if not error.is_passing or self._wait_s <= 0:
                 raise

@@ -100,8 +100,13 @@ class Following:
         )
 
     def look(self, rest: Page) -> None:
-        """Raises `ServerUnreachable` when events are left though the answer is over."""
+        """Raises `ServerUnreachable` when events are left though the answer is over.
+
+        Until it `is_done`, `rest` is to be asked for again: it looks at so many events only. To
+        stream what is left instead would be to look through all of it each time.
+        """
         if rest.events:
+            self._next = rest.events[0].position  # nothing matches before
             raise ServerUnreachable("the stream ended before its last event", was_sent=True)
         if rest.next is None:
             self._has_ended = True

@@ -52,7 +52,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(Problem).decode
-_PLACE = re.compile(r"\$(?:\[\d+\])?(?:\.\w+)?: ")
+_PLACE = re.compile(r"\A\$(?:\.events)?(?:\[\d+\])?(?:\.\w+)?: ")
 
 _BY_CODE: dict[str, type[EbusError]] = {
     kind.code: kind
@@ -95,9 +95,9 @@ def error_of(answer: Answer) -> EbusError:
             return StoreUnavailable(detail)
         return ProtocolError(detail, status=answer.status, problem=problem.code)
     if issubclass(kind, InvalidEvent):
-        return kind(_PLACE.sub("", detail, count=1), index=problem.index or 0, field=problem.field)
+        return kind(_PLACE.sub("", detail), index=problem.index or 0, field=problem.field)
     if issubclass(kind, IdConflict):
-        text = _PLACE.sub("", detail, count=1)
+        text = _PLACE.sub("", detail)
         return kind(text, current=problem.current, index=problem.index or 0)
     if issubclass(kind, Conflict):
         return kind(detail, current=problem.current)

@@ -458,8 +458,7 @@ class Client(TenantStore):
                     for piece in response.iter_bytes():
                         yield from following.feed(piece)
                 following.end()
-                if not following.is_done:
-                    following.look(self._run(following.rest()))
+                self._look_for_rest(following)
             except (EbusError, httpx.HTTPError, httpx.StreamError) as error:
                 self._check_open()
                 failure = error if isinstance(error, EbusError) else None
@@ -468,6 +467,10 @@ class Client(TenantStore):
                 assert failure is not None
                 pause_s = following.pause_after(failure, refused)
                 self._pause(pause_s)
+
+    def _look_for_rest(self, following: Following) -> None:
+        while not following.is_done:
+            following.look(self._run(following.rest()))
 
     @contextmanager
     def _opened(self, call: Call[None]) -> Iterator[httpx.Response]:

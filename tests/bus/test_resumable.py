@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,6 +181,91 @@ def test_it_parks_what_fails_if_it_is_to(store: TenantStore) -> None:
         assert resumable.catch_up() == 5
 
 
+def parked_in(store: TenantStore, name: str) -> list[int]:
+    subscription = store.subscription(name)
+    assert subscription is not None
+    assert (subscription.leases, subscription.waiting) == ((), ())
+    return sorted(it.first_position for it in subscription.parked)
+
+
+def test_what_is_redelivered_is_parked_again_and_the_rest_goes_on(store: TenantStore) -> None:
+    append_numbers(store, 0, 0, 1)
+    with quiet_bus(store) as (bus, _):
+        repaired = list[int]()
+        resumable = bus.resumable("division", attempts=1, on_failure="park")
+        resumable.subscribe(Counted, lambda it: 1 // (it.number + len(repaired)))
+        assert resumable.catch_up() == 3
+        assert store.redeliver_parked("division", 1)
+        assert store.redeliver_parked("division", 2)  # waits as one range with the first
+        append_numbers(store, 0, 1)
+        assert resumable.catch_up() == 5 == store.checkpoint("division")
+        assert parked_in(store, "division") == [1, 2, 4]
+        repaired.append(1)
+        assert resumable.retry_parked() == 3
+        assert parked_in(store, "division") == []
+
+
+def test_what_is_redelivered_is_retried(store: TenantStore) -> None:
+    append_numbers(store, 0, 0)
+    with quiet_bus(store) as (bus, _):
+        resumable = bus.resumable("division", attempts=1, on_failure="park")
+        subscription = resumable.subscribe(Counted, lambda it: 1 // it.number)
+        assert resumable.catch_up() == 2
+        assert store.redeliver_parked("division", 2)
+        assert resumable.retry_parked() == 0
+        assert parked_in(store, "division") == [1, 2]
+        assert store.redeliver_parked("division", 1)
+        subscription.cancel()
+        assert resumable.retry_parked() == 2
+        assert parked_in(store, "division") == []
+        assert store.checkpoint("division") == 2
+
+
+def test_with_too_much_parked_the_rest_is_retried_all_the_same() -> None:
+    with open_engine("memory:", limits=Limits(max_parked=2)) as engine:
+        store = engine.open("shop")
+        append_numbers(store, 0, 0)
+        with quiet_bus(store) as (bus, _):
+            resumable = bus.resumable("division", attempts=1, on_failure="park")
+            subscription = resumable.subscribe(Counted, lambda it: 1 // it.number)
+            resumable.catch_up()
+            assert store.redeliver_parked("division", 1)
+            append_numbers(store, 0, 0)
+            with pytest.raises(TooManyParked):
+                resumable.catch_up()
+            subscription.cancel()
+            resumable.retry_parked()
+            assert parked_in(store, "division") == []
+
+
+def test_an_event_that_a_consumer_has_leased_is_not_parked(
+    memory_store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_numbers(memory_store, 0, 1)
+    lease = memory_store.lease
+    taken = list[int]()
+
+    def somebody_first(name: str, **wanted: Any) -> Any:
+        if not taken:
+            theirs = lease(name, max_events=1)
+            assert theirs is not None
+            taken.append(theirs.first_position)
+        return lease(name, **wanted)
+
+    monkeypatch.setattr(memory_store, "lease", somebody_first)
+    with quiet_bus(memory_store) as (bus, _):
+        resumable = bus.resumable("division", attempts=1, on_failure="park")
+        resumable.subscribe(Counted, lambda it: 1 // it.number)
+        with pytest.raises(BusError, match="position 1 is theirs"):
+            resumable.catch_up()
+    subscription = memory_store.subscription("division")
+    assert subscription is not None
+    assert [it.first_position for it in subscription.leases] == taken == [1]
+    next_up = lease("division")
+    assert next_up is not None
+    assert (next_up.first_position, next_up.attempt) == (2, 1)
+
+
 def test_what_cannot_be_decoded_stops_or_is_parked(store: TenantStore) -> None:
     store.append([NewEvent.of("counted", {"number": "x"}), NewEvent.of("counted", {"number": 1})])
     seen = list[Counted]()
@@ -323,6 +409,46 @@ def test_once_is_for_a_success(store: TenantStore, is_async: bool) -> None:
         resumable.subscribe(Counted, lambda _: None)
         assert resumable.catch_up() == 4
     assert calls == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_once_is_for_one_thread_at_a_time(store: TenantStore, is_async: bool) -> None:
+    """Of a follower, and of who retries meanwhile."""
+    append_numbers(store, 1)
+    calls = list[int]()
+    is_called, may_end = threading.Event(), threading.Event()
+
+    def handle(counted: Counted) -> None:
+        calls.append(counted.number)
+        if calls == [1]:
+            raise RuntimeError("not yet")
+        is_called.set()
+
+    def handle_slowly(counted: Counted) -> None:
+        handle(counted)
+        assert may_end.wait(30)
+
+    async def handle_async(counted: Counted) -> None:
+        handle(counted)
+        assert await asyncio.to_thread(may_end.wait, 30)
+
+    with quiet_bus(store) as (bus, failures):
+        resumable = bus.resumable("sum", attempts=1, on_failure="park")
+        handler = handle_async if is_async else handle_slowly
+        once = resumable.subscribe(Counted, handler, once=True)
+        assert resumable.catch_up() == 1
+        append_numbers(store, 2)
+        with resumable.follow() as follower:
+            assert is_called.wait(30)
+            timer = threading.Timer(1, may_end.set)  # for who calls it twice
+            timer.start()
+            assert resumable.retry_parked() == 1
+            may_end.set()
+            timer.cancel()
+            assert follower.wait_for(2, 30)
+        assert calls == [1, 2]
+        assert not once.cancel()
+    assert len(failures) == 1
 
 
 def test_why_a_handler_failed_is_made_fit_to_be_stored(store: TenantStore) -> None:

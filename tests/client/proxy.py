@@ -22,6 +22,7 @@ Way = Literal[
     "unavailable",
     "stopping",
     "gateway",
+    "expired",
     "cut",
     "short",
     "empty",
@@ -31,9 +32,12 @@ Way = Literal[
 
 `lose` passes it on and closes without the answer, `half` in the midst of the answer, `cut` in
 the midst of a stream's event; `late` passes it on and answers 504; `drop` closes without passing
-it on; the next four refuse it with a 503 and Retry-After; `short` ends a stream behind its first
+it on; the next four refuse it with a 503 and Retry-After, `expired` as if of a lease that has
+run out; `short` ends a stream behind its first
 event, `empty` before it, as if that were the end; `junk` answers 200 with what is none of ebus.
 """
+
+EXPIRED = b'{"status":409,"code":"lease_lost","detail":"it ran out","title":""}'
 
 REFUSALS = {
     "overloaded": b'{"status":503,"code":"server_overloaded","detail":"too many","title":""}',
@@ -70,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
         elif way in REFUSALS:
             self._answer(503, REFUSALS[way], {"Retry-After": self.server.retry_after})
+        elif way == "expired":
+            self._answer(409, EXPIRED, {})
         elif way == "junk":
             self._answer(200, b"<html>It works!</html>", {})
         else:

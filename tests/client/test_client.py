@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ebus.client import (
@@ -21,7 +22,9 @@ from ebus.client import (
     Retries,
     ServerUnreachable,
     Unauthorized,
+    consuming,
 )
+from ebus.client.problems import Answer, error_of
 from ebus.core.engine import open_engine
 from ebus.core.errors import (
     CheckpointConflict,
@@ -239,6 +242,25 @@ def test_errors_are_those_of_a_store(
         assert raised.value.current == 1
 
 
+def test_a_message_is_without_the_place_that_its_error_has(direct: Any) -> None:
+    direct.append(event(1, id="taken", stream="s"))
+    messages = []
+    for expect in (None, Expectation(position=1)):  # an array and an object
+        with pytest.raises(IdConflict) as raised:
+            direct.append([event(1), event(2, id="taken")], expect=expect)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+    assert "$" not in messages[0]
+
+
+@pytest.mark.parametrize("place", ["$", "$[3]", "$.data", "$[3].data", "$.events[3].data"])
+def test_only_the_place_is_taken_from_a_message(place: str) -> None:
+    problem = {"code": "invalid_event", "detail": f"{place}: has $.x: 1", "index": 3}
+    error = error_of(Answer(400, {}, msgspec.json.encode(problem)))
+    assert isinstance(error, InvalidEvent)
+    assert (error.problem, error.index) == ("has $.x: 1", 3)
+
+
 def test_what_may_pass_is_the_store_that_cannot_now_and_the_way_to_it() -> None:
     def below(kind: type[EbusError]) -> set[type[EbusError]]:
         return {kind}.union(*(below(one) for one in kind.__subclasses__()))
@@ -447,6 +469,66 @@ def test_a_consumer_goes_on_when_the_server_is_back(
     proxy.ways.append(way)
     with pytest.raises(EbusError):
         consume(wait_s=0)
+
+
+def test_a_consumer_with_nothing_to_wait_for_asks_again_after_a_lease_that_ran_out(
+    kind: str, client: Any, proxy: Proxy
+) -> None:
+    client.append(event())
+    proxy.ways.append("expired")
+    assert client.consume("mailer", handler(kind, lambda event: None), wait_s=0) == 1
+
+
+class Clock:
+    """In the place of `time`: it goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(consuming, "time", clock)
+    return clock
+
+
+def test_what_is_handled_is_finished_when_its_lease_cannot_be_extended(
+    kind: str, connect: Connect, proxy: Proxy, tenant: FreshTenant, clock: Clock
+) -> None:
+    client = connect(proxy.url, tenant.key, retries=Retries(attempts=1, first_pause_s=0.01))
+    client.append([event(number) for number in range(1, 4)])
+    seen: list[int] = []
+
+    def handle(event: Event) -> None:
+        seen.append(event.position)
+        if event.position == 2:
+            clock.now_s += 1
+            proxy.ways.append("unavailable")
+
+    handled = client.consume(
+        "mailer", handler(kind, handle), seconds=1, stop=lambda: seen[-1:] == [3]
+    )
+    assert (handled, seen) == (3, [1, 2, 3])
+    assert client.checkpoint("mailer") == 3
+    assert sum("/extend" in it for it in proxy.requests) == 1
+
+
+def test_a_lease_that_is_lost_between_two_events_is_left_alone(
+    kind: str, client: Any, proxy: Proxy, tenant: FreshTenant, clock: Clock
+) -> None:
+    client.append([event(number) for number in range(1, 4)])
+
+    def handle(event: Event) -> None:
+        clock.now_s += 20
+        with Client(tenant.url, tenant.key) as operator:
+            operator.save_checkpoint("mailer", 3)
+
+    assert client.consume("mailer", handler(kind, handle), wait_s=0) == 1
+    assert not any("/release" in it for it in proxy.requests)
 
 
 def test_a_consumer_over_its_rate_waits(kind: str, connect: Connect, strict: LiveServer) -> None:

@@ -21,6 +21,7 @@ from ebus.client import (
 )
 from ebus.core.errors import (
     CheckpointConflict,
+    InvalidLease,
     StoreClosed,
     StoreOverloaded,
     StoreUnavailable,
@@ -110,6 +111,19 @@ def test_what_changes_nothing_or_the_same_twice_is_repeated(
         proxy.ways.append(way)
         assert call()
         assert not proxy.ways
+
+
+@pytest.mark.parametrize("way", ["lose", "late"])
+def test_what_was_acknowledged_though_nobody_said_so_is_acknowledged(
+    client: Any, proxy: Proxy, way: Way
+) -> None:
+    client.append([event(1), event(2)])
+    lease = client.lease("mailer")
+    proxy.ways.append(way)
+    client.acknowledge("mailer", lease.id, 1)
+    assert client.checkpoint("mailer") == 1
+    with pytest.raises(InvalidLease):  # nothing is in doubt
+        client.acknowledge("mailer", lease.id, 1)
 
 
 @pytest.mark.parametrize("way", ["lose", "late"])
@@ -225,6 +239,24 @@ def test_a_stream_that_ends_early_is_not_taken_for_whole(
     proxy.ways.extend(["pass", *ways * 5])
     with pytest.raises(ServerUnreachable, match="before its last event"):
         list(client.stream(filter=wanted, stop=stop))
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_a_stream_looks_through_behind_a_match_is_not_streamed_again(
+    client: Any, direct: Any, proxy: Proxy, is_cut: bool
+) -> None:
+    """A page ends after 16 MiB without a match."""
+    filler = NewEvent.of("Filler", "x" * (2**20 - 100))
+    direct.append_many([event(1), *[filler] * 40, event(2), *[filler] * 40])
+    if is_cut:
+        proxy.ways.extend(["pass", "short"])
+    events = list(client.stream(filter=Filter(types=("OrderPlaced",))))
+    assert [one.position for one in events] == [1, 42]
+    streams = [it for it in proxy.requests if "/events/stream?" in it]
+    assert [it.partition("?")[2].partition("&")[0] for it in streams] == (
+        ["from=1", "from=42"] if is_cut else ["from=1"]
+    )
+    assert len([it for it in proxy.requests if "/events?" in it]) == (6 if is_cut else 3)
 
 
 def test_a_stream_ends_where_the_log_ended_at_first(direct: Any) -> None:
