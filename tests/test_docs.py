@@ -45,6 +45,9 @@ def test_every_variable_is_documented(variable: str) -> None:
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     assert f"| `ebus {name}` |" in SETTINGS
     for parameter in main.commands[name].params:
+        if isinstance(parameter, click.Argument):
+            assert f"{parameter.human_readable_name}" in SETTINGS
+            continue
         assert isinstance(parameter, click.Option)
         assert f"`{parameter.opts[0]}" in SETTINGS
 
@@ -53,8 +56,8 @@ def test_every_command_is_documented_with_its_options(name: str) -> None:
 def test_every_option_has_help(name: str) -> None:
     assert main.commands[name].help
     for parameter in main.commands[name].params:
-        assert isinstance(parameter, click.Option)
-        assert parameter.help
+        if isinstance(parameter, click.Option):
+            assert parameter.help
 
 
 def test_every_route_is_documented(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ import click
 
 import ebus
 from ebus.cli.check import check
+from ebus.cli.copy import copy
+from ebus.cli.export import export
+from ebus.cli.import_ import import_
 from ebus.cli.keygen import keygen
 from ebus.cli.serve import serve
 
@@ -33,3 +36,6 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(check)
 main.add_command(keygen)
+main.add_command(export)
+main.add_command(import_)
+main.add_command(copy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import apsw
@@ -228,6 +228,13 @@ def store_names(connection: apsw.Connection, plan: Plan) -> None:
     if plan.subscriptions:
         rows = [_subscription_row(name, it) for name, it in plan.subscriptions.items()]
         connection.executemany(_SAVE_SUBSCRIPTION, rows)
+
+
+def raise_versions(connection: apsw.Connection, versions: Mapping[str, int]) -> None:
+    """Have streams at these versions, but those that are further on. Needs a transaction."""
+    for stream, version in versions.items():
+        if version > connection.execute(STREAM_VERSION, (stream,)).get:
+            connection.execute(_SAVE_STREAM, (stream, version)).fetchall()
 
 
 class _Named(msgspec.Struct):

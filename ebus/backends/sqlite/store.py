@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ from ebus.backends.sqlite.connection import (
     leave_the_wal_behind,
     transaction,
 )
-from ebus.backends.sqlite.index import StoredIndex, forget_names, store_names
+from ebus.backends.sqlite.index import StoredIndex, forget_names, raise_versions, store_names
 from ebus.backends.sqlite.reader import (
     COUNT,
     HAS_CHECKPOINT,
@@ -57,6 +57,8 @@ from ebus.core.store import (
     Quota,
     Room,
     StreamInfo,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
@@ -67,6 +69,7 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
+    check_gap,
     check_saved_position,
     check_writes,
     refuse_unexpected,
@@ -94,6 +97,8 @@ class SqliteStore(
     SupportsQuickCommit,
     SupportsPutAway,
     SupportsTrim,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsQuota,
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
@@ -368,6 +373,29 @@ class SqliteStore(
                 )
             connection.execute("DELETE FROM blocks WHERE last_position <= ?", (through,))
             connection.execute(_INSERT_BLOCK, (through, 1, recorded_ns, b"", None))
+
+    def leave_gap(
+        self, through: int, *, versions: Mapping[str, int] | None = None, expected: int
+    ) -> None:
+        versions = versions or {}
+        with self._writing() as connection:
+            with transaction(connection):
+                head, recorded_ns = connection.execute(_TIP).get or (0, 0)
+                check_gap(through, versions, expected, head, self._limits)
+                raise_versions(connection, versions)
+                if through > head:
+                    recorded_ns = max(time.time_ns(), recorded_ns)
+                    segment = OpenSegment.read(connection, head)
+                    connection.executemany(INSERT_TYPE_SEGMENT, segment.skip(through))
+                    row = (through, head + 1, recorded_ns, b"", None)
+                    connection.execute(_INSERT_BLOCK, row)
+            self._head, self._recorded_ns = through, recorded_ns
+            self._open_segment = None
+            self._tell_waiters()
+
+    def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
+        with self._reading() as reader:
+            return reader.positions_of(ids)
 
     def stored_bytes(self) -> int:
         with self._reading() as reader:
