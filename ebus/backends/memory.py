@@ -197,10 +197,16 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsGaps, SupportsIdLookup, Sup
         self, through: int, *, versions: Mapping[str, int] | None = None, expected: int
     ) -> None:
         with self._open_log() as log:
-            check_gap(through, versions or {}, expected, log.head, self._limits)
+            check_gap(
+                through,
+                versions or {},
+                expected,
+                head=log.head,
+                version_of=log.stream_version,
+                limits=self._limits,
+            )
             log.head = through
-            for stream, version in (versions or {}).items():
-                log.streams[stream] = max(version, log.stream_version(stream))
+            log.streams |= versions or {}
             log.changed.notify_all()
 
     def positions_of(self, ids: Sequence[str]) -> dict[str, int]:

@@ -476,9 +476,9 @@ class SupportsGaps(Protocol):
         """Have the head at `through`, durably, with nothing at the positions up to there.
 
         `expected` is the head until then; with `through` at the head no position is left out.
-        Streams named in `versions` are at these versions then, as if the events before had been
-        trimmed, unless they are further on. Raises `PositionConflict`, and `InvalidRange` for a
-        position before the head.
+        Streams named in `versions`, which must have no version yet, are at these then, as if the
+        events before had been trimmed. Raises `PositionConflict`, `InvalidRange` for a position
+        before the head, and `InvalidExpectation` for a stream that has a version.
         """
         ...
 
@@ -566,10 +566,19 @@ class Room:
 
 
 def check_gap(
-    through: int, versions: Mapping[str, int], expected: int, head: int, limits: Limits
+    through: int,
+    versions: Mapping[str, int],
+    expected: int,
+    *,
+    head: int,
+    version_of: Callable[[str], int],
+    limits: Limits,
 ) -> None:
     """Refuse what `leave_gap` refuses. `head` is where the log is."""
     check_expectation(Expectation(position=expected, versions=versions), limits)
+    for stream in versions:
+        if version := version_of(stream):
+            raise InvalidExpectation(f"the stream {stream} is at version {version} already")
     if expected != head:
         raise PositionConflict(f"the log is at position {head}, not at {expected}", current=head)
     if not head <= through <= MAX_POSITION:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, Self
 from ebus.core.limits import MIB
 from ebus.moving.errors import BrokenFile, BrokenLine, MoveRefused
 from ebus.moving.lines import Batch, Gap, Saved
-from ebus.moving.reading import PAGE_BYTES, FileReading
+from ebus.moving.reading import PAGE_BYTES, FileReading, Readable
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -53,7 +53,7 @@ class Input:
         is_zstd = self._raw.first == _MAGIC
         if is_zstd_name(name) and not is_zstd and self._raw.first:
             raise BrokenFile("it is not zstd, though its name says so")
-        self._file: BinaryIO | _Peeked = zstd.ZstdFile(self._raw) if is_zstd else self._raw
+        self._file: Readable = zstd.ZstdFile(self._raw) if is_zstd else self._raw
 
     def read(self, size: int, /) -> bytes:
         try:
@@ -74,6 +74,9 @@ class _Peeked:
         self._read_bytes = read_bytes
         self.first = file.read(len(_MAGIC))
         self._before = self.first
+
+    def close(self) -> None:
+        """Whoever has opened it closes it."""
 
     def seekable(self) -> bool:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, dropwhile, islice
 
 import msgspec
 
@@ -83,6 +83,8 @@ class Placing:
         self._known_to = self._head
         """Up to here the target had something before."""
         self._known: Iterator[tuple[int, bytes]] = iter(())
+        self._peeked: list[tuple[int, bytes]] = []
+        """The next one of them, where it has been looked at."""
         self._first = self._last = self._events = self._appended = 0
         self._first_appended = 0
         self._digest = sha256()
@@ -102,6 +104,8 @@ class Placing:
         assert first == self._last + 1 or not self._last
         if isinstance(piece, Gap):
             self._last = last
+            # What the target has kept of what the source has trimmed is fine.
+            self._skip_known(last)
             if last > self._head:
                 self._leave_gap(last)
             return
@@ -128,6 +132,10 @@ class Placing:
             if isinstance(piece, Batch):
                 yield from enumerate(piece.lines, piece.first_position)
 
+    def _skip_known(self, last: int) -> None:
+        known = chain(self._peeked, self._known)
+        self._peeked = list(islice(dropwhile(lambda pair: pair[0] <= last, known), 1))
+
     def _note(self, batch: Batch) -> None:
         self._events += len(batch.events)
         self._digest.update(_joined(batch.lines))
@@ -135,7 +143,8 @@ class Placing:
             self._progress(len(batch.events))
 
     def _compare(self, batch: Batch) -> None:
-        there = list(islice(self._known, len(batch.events)))
+        there = list(islice(chain(self._peeked, self._known), len(batch.events)))
+        self._peeked = []
         here = list(enumerate(batch.lines, batch.first_position))
         if there != here:
             pairs = zip(here, [*there, *[(0, b"")] * len(here)], strict=False)
@@ -150,15 +159,6 @@ class Placing:
                 f"the target differs at position {position}{at}: it has {what}; nothing was stored"
             )
         self._digest_there.update(_joined(batch.lines))
-
-    def _check_known_end(self) -> None:
-        """Behind what was compared there is nothing up to where that went."""
-        further = next(self._known, None)
-        if further is not None and further[0] <= self._last:
-            raise TargetDiffers(
-                f"the target differs at position {further[0]}: it has an event where the source "
-                "has none"
-            )
 
     def _bounded(self, batch: Batch) -> Iterator[Batch]:
         """In parts of as many as one append may hold."""
@@ -179,8 +179,6 @@ class Placing:
         first, last = batch.first_position, batch.last_position
         versions = _versions_before(batch)
         self._check_ids(batch)
-        if not self._first_appended:
-            self._check_known_end()
         appended = self._surely(batch, Expectation(position=first - 1, versions=versions))
         if appended is not None:
             _check_placed(batch, appended)
@@ -262,7 +260,6 @@ class Placing:
                 f"positions {self._head + 1} to {last} hold nothing, since they were trimmed, and "
                 "the target cannot leave positions out: move to an engine that can, such as sqlite"
             )
-        self._check_known_end()
         try:
             target.leave_gap(last, expected=self._head)
         except PositionConflict as error:
@@ -279,7 +276,7 @@ class Placing:
         lower = {
             stream: version
             for stream, version in expect.versions.items()
-            if target.stream_version(stream) < version
+            if version and not target.stream_version(stream)
         }
         if not lower:
             return False
@@ -290,8 +287,9 @@ class Placing:
 
     def set_version(self, stream: str, version: int) -> None:
         """Have a stream of which nothing is left go on from its version, if it is not so yet."""
-        if self._target.stream_version(stream) < version:
-            if not isinstance(self._target, SupportsGaps):
+        known = self._target.stream_version(stream)
+        if known < version:
+            if known or not isinstance(self._target, SupportsGaps):
                 raise CannotKeep(f"of the stream {stream} no event is left, only its version")
             self._target.leave_gap(self._head, versions={stream: version}, expected=self._head)
 
@@ -308,9 +306,7 @@ class Placing:
 
     def settle(self) -> None:
         """Read back what was appended and compare it. Raises `TargetDiffers`."""
-        if not self._first_appended:
-            self._check_known_end()
-        else:
+        if self._first_appended:
             for _, line in self._lines(self._first_appended, self._last):
                 self._digest_there.update(line + b"\n")
         if self._digest.digest() != self._digest_there.digest():

@@ -230,11 +230,10 @@ def store_names(connection: apsw.Connection, plan: Plan) -> None:
         connection.executemany(_SAVE_SUBSCRIPTION, rows)
 
 
-def raise_versions(connection: apsw.Connection, versions: Mapping[str, int]) -> None:
-    """Have streams at these versions, but those that are further on. Needs a transaction."""
-    for stream, version in versions.items():
-        if version > connection.execute(STREAM_VERSION, (stream,)).get:
-            connection.execute(_SAVE_STREAM, (stream, version)).fetchall()
+def set_versions(connection: apsw.Connection, versions: Mapping[str, int]) -> None:
+    """Have streams, which have no events, at these versions. Needs a transaction."""
+    for row in versions.items():
+        connection.execute(_SAVE_STREAM, row).fetchall()
 
 
 class _Named(msgspec.Struct):

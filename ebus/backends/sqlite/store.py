@@ -21,7 +21,7 @@ from ebus.backends.sqlite.connection import (
     leave_the_wal_behind,
     transaction,
 )
-from ebus.backends.sqlite.index import StoredIndex, forget_names, raise_versions, store_names
+from ebus.backends.sqlite.index import StoredIndex, forget_names, set_versions, store_names
 from ebus.backends.sqlite.reader import (
     COUNT,
     HAS_CHECKPOINT,
@@ -381,8 +381,16 @@ class SqliteStore(
         with self._writing() as connection:
             with transaction(connection):
                 head, recorded_ns = connection.execute(_TIP).get or (0, 0)
-                check_gap(through, versions, expected, head, self._limits)
-                raise_versions(connection, versions)
+                version_of = StoredIndex(connection, head).stream_version
+                check_gap(
+                    through,
+                    versions,
+                    expected,
+                    head=head,
+                    version_of=version_of,
+                    limits=self._limits,
+                )
+                set_versions(connection, versions)
                 if through > head:
                     recorded_ns = max(time.time_ns(), recorded_ns)
                     segment = OpenSegment.read(connection, head)
