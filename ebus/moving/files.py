@@ -170,11 +170,11 @@ class FileOutput:
                     pieces = reading.take(text)
                 except BrokenLine:
                     return
-                for piece in pieces:
-                    if isinstance(piece, Saved):  # they are read anew, with the events behind them
-                        return
-                    yield piece
+                known = [piece for piece in pieces if not isinstance(piece, Saved)]
+                if len(known) < len(pieces):  # checkpoints are written anew, behind all events
+                    return
                 self._whole = end
+                yield from known
 
     def begin(self) -> None:
         os.ftruncate(self._fd, self._whole)

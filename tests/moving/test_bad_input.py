@@ -129,7 +129,7 @@ BROKEN: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
             b'"data_text":"\\"a\\nb\\""}\n',
         ),
         25,
-        "",
+        "malformed",
     ),
 }
 
@@ -210,7 +210,7 @@ def test_a_target_that_differs_is_refused_before_anything_is_stored() -> None:
 def test_a_target_that_lacks_what_comes_before_is_refused() -> None:
     source = memory_store()
     fill(source, named(EVENTS))
-    with pytest.raises(TargetDiffers, match="at position 0, .* begins at 20"):
+    with pytest.raises(TargetDiffers, match=r"at position 0, .* begins at 20"):
         copy_log(source, memory_store(), start=20)
 
 
@@ -264,9 +264,10 @@ def test_a_target_to_which_others_append_meanwhile_is_refused() -> None:
 
     source, target = memory_store(), small_store()
     fill(source, named(EVENTS))
-    with pytest.raises(TargetChanged, match="at position 11, not at 10"):
+    with pytest.raises(TargetChanged, match=r"at position \d+, not at \d+ any more"):
         copy_log(source, Meddled(target, meddle))
-    assert [event.type for event in target.read(10).events] == ["Tested", "Other"]
+    assert target.read(target.head()).events[0].type == "Other"
+    assert 1 < target.head() < EVENTS
 
 
 def test_an_append_that_fails_for_a_moment_is_done_once() -> None:
@@ -298,7 +299,7 @@ def test_a_full_target_is_told_at_once_and_gone_on_with() -> None:
     fill(source, named(EVENTS))
     with pytest.raises(StoreFull):
         copy_log(source, Meddled(target, fill_up))
-    assert target.head() == BATCH
+    assert 0 < target.head() < EVENTS
     copy_log(source, target)
     assert wires(target) == wires(source)
 
@@ -316,37 +317,31 @@ def test_a_target_that_gives_back_something_else_is_no_copy() -> None:
         copy_log(source, Meddled(target, spoil))
 
 
-def test_an_id_that_is_there_is_noticed_without_a_lookup_too() -> None:
-    class Plain(Meddled):
-        def __getattribute__(self, name: str) -> Any:
-            if name in ("positions_of", "leave_gap"):
-                raise AttributeError(name)
-            return super().__getattribute__(name)
+class Plain(Meddled):
+    """A store without the powers that are optional, as one of another author's may be."""
 
-    target = Plain(memory_store(), lambda store, append: None)
-    with pytest.raises(BrokenLine, match="was there already"):
-        take(
-            changed(changed(lines_of(), 25, b'"id-25"', b'"id-5"'), 25, b'":25}', b'":5}')[:25]
-            and [
-                *lines_of()[:20],
-                lines_of()[0].replace(b'"position":1,', b'"position":21,'),
-                *lines_of()[21:],
-            ],
-            target,
-        )
+    def __init__(self, store: TenantStore) -> None:
+        super().__init__(store, lambda store, append: None)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("positions_of", "leave_gap"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+def test_an_id_that_is_there_is_noticed_without_a_lookup_too() -> None:
+    source = memory_store()
+    fill(source, [new_event(id=f"{number}") for number in range(EVENTS)])
+    lines = changed(exported(source).splitlines(keepends=True), 25, b'"id":"24"', b'"id":"2"')
+    with pytest.raises(BrokenLine, match="was there already") as broken:
+        take(lines, Plain(memory_store()))
+    assert broken.value.line == 25
 
 
 def test_a_trimmed_log_is_refused_where_positions_cannot_be_left_out() -> None:
-    class Plain(Meddled):
-        def __getattribute__(self, name: str) -> Any:
-            if name in ("positions_of", "leave_gap"):
-                raise AttributeError(name)
-            return super().__getattribute__(name)
-
-    source = memory_store()
+    source, target = memory_store(), Plain(memory_store())
     fill(source, named(EVENTS))
     source.trim(7)
-    target = Plain(memory_store(), lambda store, append: None)
     with pytest.raises(CannotKeep, match="positions 1 to 7 hold nothing"):
         copy_log(source, target)
     assert target.head() == 0
@@ -357,9 +352,9 @@ def test_an_event_beyond_the_targets_limits_is_refused() -> None:
 
     source, target = memory_store(), MemoryEngine(limits=Limits(max_event_bytes=300)).open("a")
     fill(source, [*named(5), new_event(b'"%b"' % (b"x" * 400))])
-    with pytest.raises(MoveRefused, match="at position 6: has .* bytes, at most 300"):
+    with pytest.raises(MoveRefused, match=r"at position 6: has .* bytes, at most 300"):
         copy_log(source, target)
-    with pytest.raises(BrokenLine, match="line 6: has .* bytes, at most 300"):
+    with pytest.raises(BrokenLine, match=r"line 6: has .* bytes, at most 300"):
         take(exported(source).splitlines(keepends=True), target)
 
 
