@@ -37,7 +37,7 @@ def export(
     """Write the events of a tenant into FILE, one a line, up to the last there is now.
 
     SOURCE is an engine (sqlite:data) or a server (http://host:8080), FILE a new file, or - for
-    standard output. See docs/moving.md. Until it is whole the file is named FILE.partial; after a crash or a full disk
+    standard output. Until it is whole the file is named FILE.partial; after a crash or a full disk
     the same command goes on with it. Ends with status 1 when FILE was not written.
     """
     limits = places.limits_of(config_file)

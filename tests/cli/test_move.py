@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -182,7 +184,7 @@ def test_a_mistake_ends_with_status_1_and_the_reason(kind: str, file: bytes) -> 
     result = ebus(*arguments)
     assert result.exit_code == 1
     assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert __import__("re").search(reason, result.stderr)
+    assert re.search(reason, result.stderr)
     assert "secret" not in result.output
     assert not Path("f").exists()
 
@@ -217,6 +219,21 @@ def run(*arguments: str, within: list[str] | None = None) -> subprocess.Popen[by
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+
+
+def test_there_is_a_progress_bar_on_a_terminal_and_none_elsewhere(file: bytes) -> None:
+    command = [sys.executable, "-m", "ebus", "export", "sqlite:data"]
+    terminal, theirs = pty.openpty()
+    for name, options, is_shown in (("a", [], True), ("b", ["--quiet"], False)):
+        subprocess.run([*command, name, *options], stderr=theirs, check=True, capture_output=False)
+        os.write(theirs, b"end")
+        shown = os.read(terminal, 100_000)
+        assert (b"100%" in shown) is is_shown
+        assert (shown == b"end") is not is_shown
+    os.close(theirs)
+    os.close(terminal)
+    elsewhere = subprocess.run([*command, "c"], check=True, capture_output=True)
+    assert elsewhere.stderr == b""
 
 
 def test_a_full_disk_is_told_and_the_file_does_not_look_whole(file: bytes) -> None:

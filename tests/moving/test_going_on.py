@@ -137,12 +137,12 @@ def test_a_disk_that_is_full_leaves_a_partial_file_to_go_on_with(
             raise OSError(28, "No space left on device")
         return write(fd, data[: room - size])
 
-    monkeypatch.setattr(files.os, "write", small)
+    monkeypatch.setattr(os, "write", small)
     with pytest.raises(OSError, match="No space left"):
         export_to(path, source)
     assert not path.exists()
     assert partial(path).stat().st_size == room
-    monkeypatch.setattr(files.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     export_to(path, source)
     assert text_of(path) == exported(source)
 
@@ -153,7 +153,7 @@ def test_an_export_without_room_for_anything_leaves_nothing(
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left"):
         export_to(tmp_path / "a", source)
     assert list(tmp_path.iterdir()) == []

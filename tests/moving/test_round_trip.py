@@ -15,7 +15,7 @@ from ebus.backends.memory import MemoryEngine
 from ebus.backends.sqlite import SqliteEngine
 from ebus.client import Client
 from ebus.core.limits import Limits
-from ebus.moving import Input, copy_log, export_log, import_log
+from ebus.moving import FileOutput, Input, copy_log, export_log, import_log
 from ebus.testing.events import HARD_DATA, HARD_TIMESTAMPS, HARD_TYPES, Sent, new_event, sent_events
 from tests.client.conftest import FreshTenant, Servers, servers, tenant
 from tests.moving.logs import ODD, exported, fill, memory_store, named, wires
@@ -117,9 +117,9 @@ def test_ranges_are_moved_piece_by_piece() -> None:
         assert (moved.first_position, moved.last_position) == (start, min(stop, 30))
     assert wires(target) == wires(source)
     by_file = memory_store()
-    for start, stop in ((1, 10), (5, 20), (21, None)):
+    for first, last in ((1, 10), (5, 20), (21, None)):
         file.seek(0)
-        import_log(Input(file), by_file, start=start, stop=stop)
+        import_log(Input(file), by_file, start=first, stop=last)
     assert wires(by_file) == wires(source)
 
 
@@ -204,8 +204,6 @@ def test_a_log_without_events_is_copied_and_exported() -> None:
 
 @pytest.mark.parametrize("is_zstd", [False, True])
 def test_the_digest_is_that_of_the_file(is_zstd: bool, tmp_path: Path) -> None:
-    from ebus.moving import FileOutput
-
     source = memory_store()
     fill(source, named(3_000))
     path = tmp_path / ("a.zst" if is_zstd else "a")
