@@ -20,7 +20,7 @@ from ebus.moving.errors import (
     TargetDiffers,
 )
 from ebus.moving.files import FileOutput, Input, Output, StreamOutput
-from ebus.moving.placing import Moved
+from ebus.moving.moved import Moved
 
 __all__ = [
     "BrokenFile",

@@ -10,7 +10,8 @@ from ebus.core.store import TenantStore
 from ebus.moving.errors import MoveRefused
 from ebus.moving.files import Output
 from ebus.moving.lines import Batch, Gap, Progress, Saved, encode_gap, encode_saved
-from ebus.moving.placing import Moved, Placing
+from ebus.moving.moved import Moved
+from ebus.moving.placing import Placing
 from ebus.moving.reading import Readable, file_batches, keeps_metadata, stored_batches
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from itertools import chain, dropwhile, islice
-
-import msgspec
 
 from ebus.core.errors import (
     EbusError,
@@ -28,8 +25,9 @@ from ebus.moving.errors import (
     TargetChanged,
     TargetDiffers,
 )
+from ebus.moving.known import At, Known, stored_lines
 from ebus.moving.lines import Batch, Gap, Saved
-from ebus.moving.reading import stored_batches
+from ebus.moving.moved import Moved
 
 BATCH_BYTES = 2 * MIB
 """After so many bytes the next append begins."""
@@ -38,32 +36,6 @@ ATTEMPTS = 5
 """How often an append is tried of which nobody knows whether it was done."""
 
 FIRST_PAUSE_S = 0.2
-
-
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """What has been moved."""
-
-    first_position: int = 0
-    """0 when there was nothing to move."""
-
-    last_position: int = 0
-    events: int = 0
-    """All events that were looked at, whether they had been there before or not."""
-
-    appended: int = 0
-    """Those that were not there before."""
-
-    digest: str = ""
-    """The SHA-256 of the lines of all these events; what was read back has the same."""
-
-    checkpoints: int = 0
-    """Checkpoints that were looked at."""
-
-    ahead: Sequence[str] = ()
-    """Checkpoints that are further on at the target: they were left there."""
-
-    parked: Sequence[str] = ()
-    """Subscriptions with parked events, of which only the checkpoint was taken."""
 
 
 class Placing:
@@ -82,9 +54,7 @@ class Placing:
         self._head = target.head()
         self._known_to = self._head
         """Up to here the target had something before."""
-        self._known: Iterator[tuple[int, bytes]] = iter(())
-        self._peeked: list[tuple[int, bytes]] = []
-        """The next one of them, where it has been looked at."""
+        self._known = Known(iter(()))
         self._first = self._last = self._events = self._appended = 0
         self._first_appended = 0
         self._digest = sha256()
@@ -105,14 +75,16 @@ class Placing:
         if isinstance(piece, Gap):
             self._last = last
             # What the target has kept of what the source has trimmed is fine.
-            self._skip_known(last)
+            self._known.skip(last)
             if last > self._head:
                 self._leave_gap(last)
             return
         self._note(piece)
         known = min(len(piece.events), max(0, self._known_to - first + 1))
         if known:
-            self._compare(piece.cut(0, known))
+            before = piece.cut(0, known)
+            self._known.compare(before)
+            self._digest_there.update(_joined(before.lines))
         for batch in self._bounded(piece.cut(known, len(piece.events))):
             self._append(batch)
         self._last = last
@@ -124,41 +96,17 @@ class Placing:
                 f"{first}: move what lies between first"
             )
         self._first = first
-        self._known = self._lines(first, self._known_to)
+        self._known = Known(self._lines(first, self._known_to))
 
-    def _lines(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    def _lines(self, start: int, stop: int) -> Iterator[At]:
         """What the target holds."""
-        for piece in stored_batches(self._target, start, stop, keeps_metadata=self._keeps_metadata):
-            if isinstance(piece, Batch):
-                yield from enumerate(piece.lines, piece.first_position)
-
-    def _skip_known(self, last: int) -> None:
-        known = chain(self._peeked, self._known)
-        self._peeked = list(islice(dropwhile(lambda pair: pair[0] <= last, known), 1))
+        return stored_lines(self._target, start, stop, keeps_metadata=self._keeps_metadata)
 
     def _note(self, batch: Batch) -> None:
         self._events += len(batch.events)
         self._digest.update(_joined(batch.lines))
         if self._progress is not None:
             self._progress(len(batch.events))
-
-    def _compare(self, batch: Batch) -> None:
-        there = list(islice(chain(self._peeked, self._known), len(batch.events)))
-        self._peeked = []
-        here = list(enumerate(batch.lines, batch.first_position))
-        if there != here:
-            pairs = zip(here, [*there, *[(0, b"")] * len(here)], strict=False)
-            (position, _), (_, other) = next(pair for pair in pairs if pair[0] != pair[1])
-            at = (
-                ""
-                if batch.first_line is None
-                else (f" (line {batch.first_line + position - batch.first_position})")
-            )
-            what = "another event there" if other else "no event there any more"
-            raise TargetDiffers(
-                f"the target differs at position {position}{at}: it has {what}; nothing was stored"
-            )
-        self._digest_there.update(_joined(batch.lines))
 
     def _bounded(self, batch: Batch) -> Iterator[Batch]:
         """In parts of as many as one append may hold."""
