@@ -45,6 +45,9 @@ def test_every_variable_is_documented(variable: str) -> None:
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     assert f"| `ebus {name}` |" in SETTINGS
     for parameter in main.commands[name].params:
+        if isinstance(parameter, click.Argument):
+            assert f"{parameter.human_readable_name}" in SETTINGS
+            continue
         assert isinstance(parameter, click.Option)
         assert f"`{parameter.opts[0]}" in SETTINGS
 
@@ -53,8 +56,8 @@ def test_every_command_is_documented_with_its_options(name: str) -> None:
 def test_every_option_has_help(name: str) -> None:
     assert main.commands[name].help
     for parameter in main.commands[name].params:
-        assert isinstance(parameter, click.Option)
-        assert parameter.help
+        if isinstance(parameter, click.Option):
+            assert parameter.help
 
 
 def test_every_route_is_documented(tmp_path: Path) -> None:
@@ -143,6 +146,32 @@ def test_the_programs_in_the_page_on_the_bus_print_what_it_says(
             assert capsys.readouterr().out == block
     assert capsys.readouterr().out == ""
     assert len(blocks) > 10
+
+
+def test_the_program_in_the_page_on_moving_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "moving.md").read_text()
+    [program] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [printed] = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("name", ["export", "import", "copy"])
+def test_the_page_on_moving_says_which_command_has_which_option(name: str) -> None:
+    page = (ROOT / "docs" / "moving.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `--")]
+    column = {"export": 2, "import": 3, "copy": 4}[name]
+    documented = {
+        option
+        for row in rows
+        for option in re.findall(r"`(--[\w-]+)", row[1])
+        if row[column].strip() == "x"
+    }
+    options = [it for it in main.commands[name].params if isinstance(it, click.Option)]
+    assert documented == {option.opts[0] for option in options}
 
 
 SHOP = "shop-secret-key-1234567890123456789012"

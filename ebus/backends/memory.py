@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ebus.core.consumers import Subscription
@@ -24,11 +24,14 @@ from ebus.core.store import (
     Quota,
     Room,
     StreamInfo,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
     TenantStore,
     Write,
     Written,
+    check_gap,
     check_range,
     check_saved_position,
     check_writes,
@@ -118,7 +121,7 @@ class Log(Index):
             del self.ids[forgotten.id]
 
 
-class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
+class MemoryStore(TenantStore, SupportsTrim, SupportsGaps, SupportsIdLookup, SupportsQuota):
     """One tenant's log in memory."""
 
     def __init__(self, log: Log, limits: Limits) -> None:
@@ -189,6 +192,26 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsQuota):
                 raise InvalidRange(f"cannot trim through {through}: the head is {log.head}")
             for position in [position for position in log.events if position <= through]:
                 log.forget(position)
+
+    def leave_gap(
+        self, through: int, *, versions: Mapping[str, int] | None = None, expected: int
+    ) -> None:
+        with self._open_log() as log:
+            check_gap(
+                through,
+                versions or {},
+                expected,
+                head=log.head,
+                version_of=log.stream_version,
+                limits=self._limits,
+            )
+            log.head = through
+            log.streams |= versions or {}
+            log.changed.notify_all()
+
+    def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
+        with self._open_log() as log:
+            return {name: log.ids[name] for name in ids if name in log.ids}
 
     def streams(
         self, prefix: str = "", *, after: str = "", limit: int | None = None

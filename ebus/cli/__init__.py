@@ -7,6 +7,9 @@ import click
 import ebus
 from ebus.cli.backup import backup
 from ebus.cli.check import check
+from ebus.cli.copy import copy
+from ebus.cli.export import export
+from ebus.cli.import_ import import_
 from ebus.cli.keygen import keygen
 from ebus.cli.restore import restore
 from ebus.cli.serve import serve
@@ -39,3 +42,6 @@ main.add_command(keygen)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(verify)
+main.add_command(export)
+main.add_command(import_)
+main.add_command(copy)

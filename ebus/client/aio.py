@@ -58,6 +58,7 @@ from ebus.core.store import (
     Expectation,
     Page,
     StreamInfo,
+    WirePage,
 )
 
 T = TypeVar("T")
@@ -143,6 +144,28 @@ class AsyncClient:
     ) -> Page:
         return await self._run(
             self._calls.read(
+                start,
+                stop,
+                limit=limit,
+                max_bytes=max_bytes,
+                filter=filter,
+                backwards=backwards,
+            )
+        )
+
+    async def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
+    ) -> WirePage:
+        """Like `read`, as the bytes that the server has sent."""
+        return await self._run(
+            self._calls.read_wire(
                 start,
                 stop,
                 limit=limit,

@@ -27,7 +27,7 @@ from ebus.core.errors import (
     InvalidLease,
     LeaseLost,
 )
-from ebus.core.event import Event, NewEvent, check_events
+from ebus.core.event import Event, NewEvent, check_events, checked_utf8
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
 from ebus.core.store import (
@@ -35,7 +35,9 @@ from ebus.core.store import (
     Expectation,
     Page,
     Placed,
+    ReadBounds,
     StreamInfo,
+    WirePage,
     check_checkpoint,
     check_expectation,
     check_range,
@@ -170,6 +172,7 @@ class Metrics(msgspec.Struct, frozen=True):
 
 _decode_objects = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_events = msgspec.json.Decoder(list[Event]).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
 _encode = msgspec.json.Encoder().encode
 _NEXT = re.compile(r'<([^>]*)>;\s*rel="?next"?')
 
@@ -296,11 +299,6 @@ class Calls:
         backwards: bool,
     ) -> Call[Page]:
         bounds = check_range(start, stop, limit, max_bytes, self.limits, filter)
-        params: list[tuple[str, str | int]] = [("from", start), ("limit", bounds.limit)]
-        if stop is not None:
-            params.append(("to", stop))
-        if backwards:
-            params.append(("direction", "backward"))
         onward = "to" if backwards else "from"
 
         def read(answer: Answer) -> Page:
@@ -313,13 +311,34 @@ class Calls:
                 return Page(events[:cut], events[cut].position)
             return Page(events, None if following is None else int(following))
 
-        return Call(
-            method="GET",
-            path="/events",
-            params=[*params, *filter_params(filter)],
-            is_repeatable=True,
-            read=read,
-        )
+        return _reading(bounds, start, stop, filter, backwards, read)
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None,
+        *,
+        limit: int | None,
+        max_bytes: int | None,
+        filter: Filter | None,
+        backwards: bool,
+    ) -> Call[WirePage]:
+        bounds = check_range(start, stop, limit, max_bytes, self.limits, filter)
+        onward = "to" if backwards else "from"
+
+        def read(answer: Answer) -> WirePage:
+            objects = _decode_objects(checked_utf8(answer.content))
+            following = next_in(answer, onward)
+            cut = len(objects)
+            if len(answer.content) > bounds.max_bytes:
+                cut = _cut(objects, bounds.max_bytes)
+            after = None if following is None else int(following)
+            if cut < len(objects):
+                after = _read_position(objects[cut])
+            first_position = _read_position(objects[0]) if objects else 0
+            return WirePage(list(map(bytes, objects[:cut])), cut, first_position, after)
+
+        return _reading(bounds, start, stop, filter, backwards, read)
 
     def stream(
         self, start: int, stop: int | None, filter: Filter | None, *, follow: bool
@@ -602,6 +621,32 @@ class Calls:
             read=_yes,
             otherwise={"not_parked": False},
         )
+
+
+def _reading(
+    bounds: ReadBounds,
+    start: int,
+    stop: int | None,
+    filter: Filter | None,
+    backwards: bool,
+    read: Callable[[Answer], T],
+) -> Call[T]:
+    params: list[tuple[str, str | int]] = [("from", start), ("limit", bounds.limit)]
+    if stop is not None:
+        params.append(("to", stop))
+    if backwards:
+        params.append(("direction", "backward"))
+    return Call(
+        method="GET",
+        path="/events",
+        params=[*params, *filter_params(filter)],
+        is_repeatable=True,
+        read=read,
+    )
+
+
+def _read_position(wire: msgspec.Raw) -> int:
+    return _decode_head(wire).position
 
 
 def _expected(expect: Expectation | None) -> dict[str, Any]:

@@ -57,7 +57,9 @@ from ebus.core.store import (
     Page,
     SaveCheckpoint,
     StreamInfo,
+    SupportsWireRead,
     TenantStore,
+    WirePage,
     Write,
     Written,
 )
@@ -65,7 +67,7 @@ from ebus.core.store import (
 T = TypeVar("T")
 
 
-class Client(TenantStore):
+class Client(TenantStore, SupportsWireRead):
     """The tenant that a key opens, as a `TenantStore`. Safe to call from several threads.
 
     `timeout_s` is the time limit of each attempt, in seconds. `limits` are to be the server's:
@@ -165,6 +167,28 @@ class Client(TenantStore):
     ) -> Page:
         return self._run(
             self._calls.read(
+                start,
+                stop,
+                limit=limit,
+                max_bytes=max_bytes,
+                filter=filter,
+                backwards=backwards,
+            )
+        )
+
+    def read_wire(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+        filter: Filter | None = None,
+        backwards: bool = False,
+    ) -> WirePage:
+        """Like `read`, as the bytes that the server has sent."""
+        return self._run(
+            self._calls.read_wire(
                 start,
                 stop,
                 limit=limit,

@@ -26,6 +26,7 @@ from ebus.core.errors import (
     InvalidFilter,
     InvalidInput,
     InvalidRange,
+    PositionConflict,
     QuotaExceeded,
 )
 from ebus.core.event import (
@@ -465,6 +466,32 @@ class SupportsTrim(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsGaps(Protocol):
+    """The power to leave positions out, as a log has them of which events were trimmed."""
+
+    def leave_gap(
+        self, through: int, *, versions: Mapping[str, int] | None = None, expected: int
+    ) -> None:
+        """Have the head at `through`, durably, with nothing at the positions up to there.
+
+        `expected` is the head until then; with `through` at the head no position is left out.
+        Streams named in `versions`, which must have no version yet, are at these then, as if the
+        events before had been trimmed. Raises `PositionConflict`, `InvalidRange` for a position
+        before the head, and `InvalidExpectation` for a stream that has a version.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsIdLookup(Protocol):
+    """The power to say which ids are taken."""
+
+    def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """Where the events are whose ids are among these."""
+        ...
+
+
 class Quota(msgspec.Struct, frozen=True):
     """How much a tenant may store; None means as much as there is room for."""
 
@@ -536,6 +563,26 @@ class Room:
             return QuotaExceeded(f"this tenant may store at most {most} bytes")
         self._size_bytes += size_bytes
         return None
+
+
+def check_gap(
+    through: int,
+    versions: Mapping[str, int],
+    expected: int,
+    *,
+    head: int,
+    version_of: Callable[[str], int],
+    limits: Limits,
+) -> None:
+    """Refuse what `leave_gap` refuses. `head` is where the log is."""
+    check_expectation(Expectation(position=expected, versions=versions), limits)
+    for stream in versions:
+        if version := version_of(stream):
+            raise InvalidExpectation(f"the stream {stream} is at version {version} already")
+    if expected != head:
+        raise PositionConflict(f"the log is at position {head}, not at {expected}", current=head)
+    if not head <= through <= MAX_POSITION:
+        raise InvalidRange(f"a gap ends at {head} to {MAX_POSITION}, not at {through}")
 
 
 class ReadBounds(msgspec.Struct, frozen=True):

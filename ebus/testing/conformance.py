@@ -8,6 +8,7 @@ from ebus.testing.consumers import Consumers
 from ebus.testing.expectations import Expectations
 from ebus.testing.fidelity import Fidelity
 from ebus.testing.filters import Filters
+from ebus.testing.gaps import Gaps
 from ebus.testing.ids import Identity
 from ebus.testing.isolation import Isolation
 from ebus.testing.lifetime import Lifetime
@@ -32,6 +33,7 @@ class EngineConformance(
     Lifetime,
     Identity,
     Streams,
+    Gaps,
     Expectations,
     Filters,
     Consumers,

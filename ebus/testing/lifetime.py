@@ -14,6 +14,8 @@ from ebus.core.errors import StoreClosed
 from ebus.core.store import (
     Append,
     Appended,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
     SupportsWireRead,
@@ -71,7 +73,13 @@ def fill(store: TenantStore) -> None:
 
 class Lifetime(Suite):
     def test_a_store_has_the_powers_its_author_names(self, store: TenantStore) -> None:
-        known = (SupportsWireRead, SupportsTrim, SupportsQuota)
+        known = (
+            SupportsWireRead,
+            SupportsTrim,
+            SupportsGaps,
+            SupportsIdLookup,
+            SupportsQuota,
+        )
         powers = {power for power in known if isinstance(store, power)}
         assert powers == self.powers, (
             f"the store has the powers {powers}: let {type(self).__name__}.powers say so"

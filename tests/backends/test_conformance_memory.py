@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ebus.backends.memory import Log, MemoryEngine
 from ebus.core.limits import Limits
-from ebus.core.store import SupportsQuota, SupportsTrim
+from ebus.core.store import SupportsGaps, SupportsIdLookup, SupportsQuota, SupportsTrim
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
 
 
@@ -24,7 +24,7 @@ class MemoryPlace:
 
 
 class TestMemoryConformance(EngineConformance):
-    powers = frozenset({SupportsTrim, SupportsQuota})
+    powers = frozenset({SupportsTrim, SupportsGaps, SupportsIdLookup, SupportsQuota})
 
     def new_place(self, directory: Path) -> MemoryPlace:
         return MemoryPlace()

@@ -7,7 +7,13 @@ import msgspec
 
 from ebus.backends.sqlite import SqliteEngine
 from ebus.core.limits import Limits
-from ebus.core.store import SupportsQuota, SupportsTrim, SupportsWireRead
+from ebus.core.store import (
+    SupportsGaps,
+    SupportsIdLookup,
+    SupportsQuota,
+    SupportsTrim,
+    SupportsWireRead,
+)
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -40,7 +46,9 @@ class SqlitePlace:
 
 
 class TestSqliteConformance(EngineConformance):
-    powers = frozenset({SupportsTrim, SupportsWireRead, SupportsQuota})
+    powers = frozenset(
+        {SupportsTrim, SupportsGaps, SupportsIdLookup, SupportsWireRead, SupportsQuota}
+    )
 
     def new_place(self, directory: Path) -> SqlitePlace:
         return SqlitePlace(directory)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from ebus.client import (
     AsyncClient,
@@ -47,10 +48,11 @@ from ebus.core.errors import (
     StoreError,
     VersionConflict,
 )
-from ebus.core.event import Event, NewEvent
+from ebus.core.event import Event, NewEvent, decode_event
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
-from ebus.core.store import Expectation, NoneAfter, StreamInfo
+from ebus.core.store import Expectation, NoneAfter, StreamInfo, WirePage
+from ebus.testing.events import new_event, numbered
 from tests.client.conftest import Connect, FreshTenant, configured
 from tests.client.proxy import Proxy, Way
 from tests.live_server import LiveServer, serving
@@ -63,6 +65,27 @@ def event(number: int = 1, **more: Any) -> NewEvent:
 
 
 # Appending
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_page_bytes=300)])
+def test_a_page_comes_as_the_bytes_that_were_sent(
+    connect: Connect, tenant: FreshTenant, limits: Limits
+) -> None:
+    client = connect(tenant.url, tenant.key, limits=limits)
+    events = numbered(9)
+    client.append([new_event(b'{\n"a" : 1e999}', metadata=Raw(b'{"a":"\\u0041"}')), *events])
+    for backwards in (False, True):
+        wire = client.read_wire(2, 8, limit=5, backwards=backwards)
+        page = client.read(2, 8, limit=5, backwards=backwards)
+        decoded = [decode_event(chunk) for chunk in wire.chunks]
+        assert [bytes(it.data) for it in decoded] == [bytes(it.data) for it in page.events]
+        assert [it.position for it in decoded] == [it.position for it in page.events]
+        assert (wire.count, wire.next) == (len(page.events), page.next)
+        assert wire.first_position == page.events[0].position
+    [first] = client.read_wire(1, 1).chunks
+    assert b'"data":{\n"a" : 1e999}' in first
+    assert b'"metadata":{"a":"\\u0041"}' in first
+    assert client.read_wire(11) == WirePage([], 0, 0, None)
 
 
 def test_events_without_an_id_get_one(direct: Any) -> None:

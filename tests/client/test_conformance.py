@@ -15,7 +15,7 @@ from ebus.core.engine import Durability, Engine, open_engine
 from ebus.core.errors import EngineError, InvalidCheckpoint, StoreClosed
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
-from ebus.core.store import Append, ChangeSubscription, TenantStore
+from ebus.core.store import Append, ChangeSubscription, SupportsWireRead, TenantStore
 from ebus.core.tenant import TenantName
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
 from ebus.testing.events import HARD_TYPES, new_event, numbered
@@ -90,6 +90,7 @@ class RemotePlace:
 
 
 class TestClientConformance(EngineConformance):
+    powers = frozenset({SupportsWireRead})
     any_name = False
 
     @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import apsw
@@ -236,6 +236,12 @@ def store_names(connection: apsw.Connection, plan: Plan) -> None:
     if plan.subscriptions:
         rows = [_subscription_row(name, it) for name, it in plan.subscriptions.items()]
         connection.executemany(_SAVE_SUBSCRIPTION, rows)
+
+
+def set_versions(connection: apsw.Connection, versions: Mapping[str, int]) -> None:
+    """Have streams, which have no events, at these versions. Needs a transaction."""
+    for row in versions.items():
+        connection.execute(_SAVE_STREAM, row).fetchall()
 
 
 class _Named(msgspec.Struct):

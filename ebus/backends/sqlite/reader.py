@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from ebus.backends.sqlite.blocks import READ_BLOCKS, Block
 from ebus.backends.sqlite.connection import connect_for_reading, driver_errors
@@ -31,6 +33,7 @@ STORED_BYTES = """
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
 HAS_CHECKPOINT = "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE name = ?)"
+_POSITIONS = "SELECT id, position FROM ids WHERE id IN (SELECT value FROM json_each(?))"
 _STREAMS = """
     SELECT name, version FROM streams WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
 """
@@ -71,6 +74,10 @@ class Reader:
 
     def subscription(self, name: str) -> Subscription | None:
         return subscription_of(self._connection.execute(SUBSCRIPTION, (encoded(name),)).get)
+
+    def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
+        names = msgspec.json.encode([name for name in ids if encoded(name) is not None]).decode()
+        return dict(self._connection.execute(_POSITIONS, (names,)))
 
     def stream_version(self, stream: str) -> int:
         version: int = self._connection.execute(STREAM_VERSION, (encoded(stream),)).get

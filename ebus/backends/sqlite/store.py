@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,7 +22,7 @@ from ebus.backends.sqlite.connection import (
     sync_on_commit,
     transaction,
 )
-from ebus.backends.sqlite.index import StoredIndex, forget_names, store_names
+from ebus.backends.sqlite.index import StoredIndex, forget_names, set_versions, store_names
 from ebus.backends.sqlite.reader import (
     COUNT,
     HAS_CHECKPOINT,
@@ -58,6 +58,8 @@ from ebus.core.store import (
     Quota,
     Room,
     StreamInfo,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsPutAway,
     SupportsQuickCommit,
     SupportsQuickReads,
@@ -68,6 +70,7 @@ from ebus.core.store import (
     WirePage,
     Write,
     Written,
+    check_gap,
     check_saved_position,
     check_writes,
     refuse_unexpected,
@@ -95,6 +98,8 @@ class SqliteStore(
     SupportsQuickCommit,
     SupportsPutAway,
     SupportsTrim,
+    SupportsGaps,
+    SupportsIdLookup,
     SupportsQuota,
     SupportsDurability,
 ):
@@ -370,6 +375,37 @@ class SqliteStore(
                 )
             connection.execute("DELETE FROM blocks WHERE last_position <= ?", (through,))
             connection.execute(_INSERT_BLOCK, (through, 1, recorded_ns, b"", None))
+
+    def leave_gap(
+        self, through: int, *, versions: Mapping[str, int] | None = None, expected: int
+    ) -> None:
+        versions = versions or {}
+        with self._writing() as connection:
+            with transaction(connection):
+                head, recorded_ns = connection.execute(_TIP).get or (0, 0)
+                version_of = StoredIndex(connection, head).stream_version
+                check_gap(
+                    through,
+                    versions,
+                    expected,
+                    head=head,
+                    version_of=version_of,
+                    limits=self._limits,
+                )
+                set_versions(connection, versions)
+                if through > head:
+                    recorded_ns = max(time.time_ns(), recorded_ns)
+                    segment = OpenSegment.read(connection, head)
+                    connection.executemany(INSERT_TYPE_SEGMENT, segment.skip(through))
+                    row = (through, head + 1, recorded_ns, b"", None)
+                    connection.execute(_INSERT_BLOCK, row)
+            self._head, self._recorded_ns = through, recorded_ns
+            self._open_segment = None
+            self._tell_waiters()
+
+    def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
+        with self._reading() as reader:
+            return reader.positions_of(ids)
 
     def stored_bytes(self) -> int:
         with self._reading() as reader:
