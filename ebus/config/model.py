@@ -98,6 +98,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Whose `X-Forwarded-For` says where a request comes from."""
 
+    admin_key_digest: bytes | None = None
+    """SHA-256 of the key to what belongs to no tenant; None means that nobody has it."""
+
+    traces: bool = False
+    """Whether requests are traced, see `ebus.http.traces`."""
+
     enable_gzip: bool = False
     read_timeout_s: float = 30.0
     write_timeout_s: float = 60.0

@@ -12,18 +12,23 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
 import uvloop
 
 from ebus.config import Config
+from ebus.core.errors import EbusError
 from ebus.http.app import create_app
 from ebus.http.connections import MAX_SPARE_CONNECTIONS
 from ebus.http.live import Live
 from ebus.http.protocol import Settings
 from ebus.http.routes import event_routes
 from ebus.http.tenancy import Counters, Tenancy
+
+if TYPE_CHECKING:
+    from ebus.http.traces import Traces
 
 logger = logging.getLogger("ebus.http")
 
@@ -113,12 +118,17 @@ async def _run(
     started: Callable[[], None],
     lifeline: int | None,
 ) -> None:
+    app = create_app(config, tenancy)
+    routes = event_routes(config, tenancy.live)
+    traces = make_traces(config)
+    if traces is not None:
+        app, routes = traces.around(app), []  # none may go the short way, where there are no spans
     server = _Server(
         Settings(
             config,
             tenancy,
-            event_routes(config, tenancy.live),
-            create_app(config, tenancy),
+            routes,
+            app,
             ws="none",
             lifespan="off",  # the stores outlive the server's last request, see below
             log_config=None,
@@ -138,6 +148,28 @@ async def _run(
             await server.serve([taken])
         finally:
             await tenancy.stop()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
+
+
+class TracesNotInstalled(EbusError, ImportError):
+    """Traces are asked for, and what makes them is not there."""
+
+    code = "traces_not_installed"
+
+
+def make_traces(config: Config) -> Traces | None:
+    """None when nobody wants any. Raises `TracesNotInstalled`."""
+    if not config.traces:
+        return None
+    try:
+        from ebus.http.traces import OtelTraces  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise TracesNotInstalled(
+            f"OTEL_TRACES_EXPORTER=otlp needs {error.name}, which is not installed: "
+            "pip install 'ebus[otel]'"
+        ) from error
+    return OtelTraces()
 
 
 def fit_open_files(config: Config) -> Config:

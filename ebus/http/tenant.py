@@ -10,6 +10,7 @@ from litestar.types import Scope
 
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.tenant import TenantName
+from ebus.http.figures import TenantFigures
 from ebus.http.problems import Problem
 
 
@@ -43,9 +44,17 @@ class Tenant(msgspec.Struct, frozen=True):
     expires_at_s: float | None = None
     """When the key ends that let it in, in seconds since 1970; None when it does not."""
 
+    figures: TenantFigures | None = None
+    """Where is counted what it does; None where nobody counts."""
+
 
 def tenant_of(scope: Scope) -> Tenant:
     """The tenant that the door let in."""
     tenant = scope["state"]["tenant"]
     assert isinstance(tenant, Tenant)
     return tenant
+
+
+def is_admin(scope: Scope) -> bool:
+    """Whether the door has let the admin key in, which speaks for no tenant."""
+    return bool(scope["state"].get("admin"))

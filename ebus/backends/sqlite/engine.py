@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 
 from ebus.backends.sqlite.connection import check_sqlite_version, driver_errors, transaction
-from ebus.backends.sqlite.resting import Resting, settle
+from ebus.backends.sqlite.resting import Resting, settle, wal_bytes
 from ebus.backends.sqlite.schema import (
     VERSION,
     FileKind,
@@ -35,6 +35,7 @@ from ebus.core.engine import (
 )
 from ebus.core.errors import EbusError, InvalidTenantName, StoreClosed, StoreUnavailable
 from ebus.core.limits import Limits
+from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
 
 logger = logging.getLogger("ebus.sqlite")
@@ -44,7 +45,7 @@ SUFFIX = ".db"
 SETTLING_THREADS = 4
 
 
-class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
+class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
     The directory and the files are made so that only their owner can read them.
@@ -167,6 +168,16 @@ class SqliteEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent):
         present = {file.lower().partition(SUFFIX)[0] for file in files}
         max_chars = self._limits.max_tenant_name_chars
         return {name for name in names if name.lower() not in present and len(name) <= max_chars}
+
+    def sizes(self, name: str) -> Sizes | None:
+        path = self.path(self._name(name))
+        try:
+            database_bytes = os.stat(path).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error
+        return Sizes(database_bytes, wal_bytes(path))
 
     def tenants(self) -> list[TenantName]:
         if not self._directory.exists():
