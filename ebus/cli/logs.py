@@ -56,7 +56,7 @@ class _JsonFormatter(logging.Formatter):
         if request is not None:
             entry["request_id"] = request.id
             if request.tenant is not None:
-                entry["tenant"] = request.tenant
+                entry["tenant"] = str(request.tenant)
         if record.exc_info:
             entry["trace"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()

@@ -10,7 +10,7 @@ from ebus.config import load_config
 from ebus.http import figures as memory
 from ebus.http.figures import BOUNDS_S, BUCKETS, COMMITS, GAUGES, Figures
 from ebus.http.openapi import openapi_document
-from ebus.http.operations import OPERATIONS, OTHER, REASONS, operation_number
+from ebus.http.operations import OPERATIONS, OTHER, REASONS, STATUSES, operation_number
 from tests.test_docs import raised_codes
 
 POST = operation_number("POST", "/events")
@@ -89,7 +89,7 @@ def test_a_status_and_a_reason_that_nobody_knows_are_counted_as_others() -> None
     tenant = figures.of(0).of(0)
     tenant.count(POST, 418, perf_counter_ns(), 0, 0, 0)
     tenant.count_refusal("no_such_code")
-    assert figures.gather()[0, POST][memory.FIRST_STATUS + len(memory.STATUSES) - 1] == 1
+    assert figures.gather()[0, POST][memory.FIRST_STATUS + len(STATUSES) - 1] == 1
     assert figures.gather()[0, memory.REFUSALS][REASONS.index(OTHER)] == 1
 
 
