@@ -21,7 +21,7 @@ serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 	$(BIN)/ebus serve --config $(CONFIG)
 
 .PHONY: test
-test: $(VENV)/installed | wrk ## Set everything up and run every test
+test: $(VENV)/installed | wrk prometheus ## Set everything up and run every test
 	$(BIN)/pytest -q -n $(PROCESSES) --dist worksteal
 
 .PHONY: torture
@@ -43,6 +43,10 @@ bench-report: $(VENV)/installed ## Make docs/benchmarks.md and its plots from wh
 .PHONY: wrk
 wrk:
 	@benchmarks/install_wrk.sh
+
+.PHONY: prometheus
+prometheus: $(VENV)/installed
+	@tests/install_prometheus.sh $(BIN)
 
 .PHONY: lint
 lint: $(VENV)/installed ## Check style and types

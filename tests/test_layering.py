@@ -37,7 +37,15 @@ OF_OTHERS = {
     "ebus/bus": {"msgspec"},
     "ebus/client": {"msgspec", "httpx"},
     "ebus/config": {"msgspec", "yaml"},
-    "ebus/http": {"msgspec", "litestar", "httptools", "uvicorn", "uvloop"}
+    "ebus/http": {
+        "msgspec",
+        "litestar",
+        "httptools",
+        "uvicorn",
+        "uvloop",
+        "prometheus_client",
+        "opentelemetry",
+    }
     | {"compression", "backports"},  # zstd: the standard library's from Python 3.14 on
     "ebus/moving": {"msgspec", "compression", "backports"},
     "ebus/cli": {"msgspec", "click"},

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from ebus.http.request_id import request_now
+
 LogFormat = Literal["text", "json"]
 
 
@@ -32,9 +34,16 @@ class _TextFormatter(logging.Formatter):
         stamp = self.formatTime(record, self.datefmt)
         return f"{stamp} {record.levelname}:{line.removeprefix(stamp)}"
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        request = request_now()
+        if request is None:
+            return super().formatMessage(record)
+        tenant = f", tenant {request.tenant}" if request.tenant else ""
+        return f"{super().formatMessage(record)} (request {request.id}{tenant})"
+
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line. What belongs to a request says so, in `request_id` and `tenant`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -43,6 +52,11 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        request = request_now()
+        if request is not None:
+            entry["request_id"] = request.id
+            if request.tenant is not None:
+                entry["tenant"] = str(request.tenant)
         if record.exc_info:
             entry["trace"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()

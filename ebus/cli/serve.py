@@ -69,8 +69,8 @@ def serve(
 
     These are read from the environment: PORT, RATE_LIMIT and RATE_BURST (requests per second
     of one tenant), ENABLE_GZIP, READ_TIMEOUT, WRITE_TIMEOUT, IDLE_TIMEOUT, SHUTDOWN_TIMEOUT
-    (30s, 2m, 500ms), MAX_CONNECTIONS, MAX_INFLIGHT_BODY_BYTES, and for a single tenant API_KEY
-    or API_KEY_SHA256, DB_PATH and TRUSTED_PROXIES.
+    (30s, 2m, 500ms), MAX_CONNECTIONS, MAX_INFLIGHT_BODY_BYTES, OTEL_TRACES_EXPORTER, and for
+    a single tenant API_KEY or API_KEY_SHA256, ADMIN_KEY_SHA256, DB_PATH and TRUSTED_PROXIES.
     """
     set_up_logs(log_format)
     # It would end the process; once it serves, the config is read again.

@@ -68,6 +68,14 @@ def parse_switch(text: str) -> bool:
         raise Wrong("is neither true nor false") from None
 
 
+def parse_exporter(text: str) -> bool:
+    """Whether anything is exported."""
+    try:
+        return {"otlp": True, "none": False}[text]
+    except KeyError:
+        raise Wrong("is neither otlp nor none") from None
+
+
 VARIABLES = {
     "PORT": Variable("port", whole_number(0, MAX_PORT), "8080"),
     "RATE_LIMIT": Variable("rate_limit", parse_rate, "100"),
@@ -77,6 +85,7 @@ VARIABLES = {
     "WRITE_TIMEOUT": Variable("write_timeout_s", parse_duration, "60s"),
     "IDLE_TIMEOUT": Variable("idle_timeout_s", parse_duration, "120s"),
     "SHUTDOWN_TIMEOUT": Variable("shutdown_timeout_s", parse_duration, "30s"),
+    "OTEL_TRACES_EXPORTER": Variable("traces", parse_exporter, "otlp"),
 }
 """What is read with a config file and without one."""
 

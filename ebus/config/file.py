@@ -6,6 +6,7 @@ from typing import get_args
 
 import msgspec
 
+from ebus.config.api_key import ApiKey
 from ebus.config.document import ConfigFile, parse_document, read_config_file
 from ebus.config.engine_address import engine_address
 from ebus.config.environment import VARIABLES
@@ -27,7 +28,15 @@ from ebus.config.nodes import (
     told,
 )
 from ebus.config.tenant_limits import TENANT_LIMIT_KEYS, tenant_limits
-from ebus.config.tenants import DURABILITY, KEY_KEYS, TENANT_KEYS, TENANTS, check_tenants
+from ebus.config.tenants import (
+    DURABILITY,
+    KEY_KEYS,
+    TENANT_KEYS,
+    TENANTS,
+    Tenants,
+    check_tenants,
+    read_digest,
+)
 from ebus.core.limits import Limits
 
 LIMIT_KEYS = {
@@ -47,6 +56,7 @@ TOP_KEYS = {
         list_of("a proxy", parsed_by(parse_network, "str"), example='"10.0.0.0/8"'),
         '["10.0.0.0/8"]',
     ),
+    "admin_key_sha256": Key(read_digest, '"…"'),
     "watch_config": Key(read_switch, "true"),
     "tenants": TENANTS,
 }
@@ -104,6 +114,7 @@ def read_file(path: str, file: ConfigFile | None = None) -> Reading:
         "limits": limits,
         "tenants_visible": top.values.get("tenants_visible", "all"),
         "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
+        "admin_key_digest": _admin_key_digest(top, tenants, mistakes),
         "watch_config": top.values.get("watch_config", True),
     }
     warnings.extend(tenants.warnings)
@@ -126,6 +137,18 @@ def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:
         mistakes.add(line_of(root), f"the file {wrong}; write `tenants: {TENANTS.example}`")
         return None
     return section
+
+
+def _admin_key_digest(top: Section, tenants: Tenants, mistakes: FileMistakes) -> bytes | None:
+    """Of the key to the whole server, which must open no tenant."""
+    key: ApiKey | None = top.values.get("admin_key_sha256")
+    if key is None:
+        return None
+    for tenant in tenants.configs:
+        if any(own.digest == key.digest for own in tenant.keys):
+            message = f"the admin key is an API key of tenant {tenant.name}; make another one"
+            mistakes.add(top.lines["admin_key_sha256"], message)
+    return key.digest
 
 
 def _engine_fields(top: Section, mistakes: FileMistakes, warnings: list[str]) -> dict[str, str]:

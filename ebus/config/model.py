@@ -98,6 +98,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Whose `X-Forwarded-For` says where a request comes from."""
 
+    admin_key_digest: bytes | None = None
+    """SHA-256 of the key to what belongs to no tenant; None means that nobody has it."""
+
+    traces: bool = False
+    """Whether requests are traced, see `ebus.http.traces`."""
+
     watch_config: bool = True
     """Whether the config file is read again when it changes, and not only on SIGHUP."""
 

@@ -46,6 +46,7 @@ def parse_db_path(text: str) -> Database:
 SINGLE_TENANT_VARIABLES = {
     "API_KEY": Variable("api_key", parse_api_key, "…", is_secret=True),
     "API_KEY_SHA256": Variable("api_key_sha256", parse_digest, "…", is_secret=True),
+    "ADMIN_KEY_SHA256": Variable("admin_key_sha256", parse_digest, "…", is_secret=True),
     "TRUSTED_PROXIES": Variable("trusted_proxies", parse_networks, "10.0.0.0/8,127.0.0.1"),
     "DB_PATH": Variable("database", parse_db_path, "events.db"),
 }
@@ -66,15 +67,20 @@ def read_single_tenant(environment: Mapping[str, str]) -> Reading:
             "or with the key of a single tenant (API_KEY=… ebus)"
         )
         mistakes.insert(0, Mistake("API_KEY", message))
-    if mistakes:
+    key: ApiKey | None = values.get("api_key") or values.get("api_key_sha256")
+    admin_key: ApiKey | None = values.get("admin_key_sha256")
+    if key and admin_key and key.digest == admin_key.digest:
+        message = "the admin key is the tenant's API key too; make another one"
+        mistakes.append(Mistake("ADMIN_KEY_SHA256", message))
+    if mistakes or key is None:
         return Reading({}, mistakes, [])
-    key: ApiKey = values.get("api_key") or values["api_key_sha256"]
     database: Database = values.get("database") or parse_db_path(DEFAULT_DB_PATH)
     fields = {
         "config_file": None,
         "engine": f"sqlite:{database.directory}",
         "data_dir": database.directory,
         "tenants": (TenantConfig(name=database.tenant, keys=(KeyConfig(digest=key.digest),)),),
+        "admin_key_digest": admin_key.digest if admin_key else None,
         "trusted_proxies": values.get("trusted_proxies", ()),
         "limits": Limits(),
     }
@@ -87,6 +93,7 @@ def read_single_tenant(environment: Mapping[str, str]) -> Reading:
 _SAID_BY_THE_FILE = {
     "API_KEY": "every tenant has its own in",
     "API_KEY_SHA256": "every tenant has its own in",
+    "ADMIN_KEY_SHA256": "that is admin_key_sha256 in",
     "TRUSTED_PROXIES": "that is trusted_proxies in",
     "DB_PATH": "the place of the data is data_dir in",
 }

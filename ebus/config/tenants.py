@@ -36,7 +36,7 @@ def _read_api_key(node: Node, mistakes: FileMistakes) -> ApiKey:
     return parse_api_key(text_of(node, shown=False))
 
 
-def _read_digest(node: Node, mistakes: FileMistakes) -> ApiKey:
+def read_digest(node: Node, mistakes: FileMistakes) -> ApiKey:
     return parse_digest(text_of(node, shown=False))
 
 
@@ -44,7 +44,7 @@ DURABILITY = Key(choice(*get_args(Durability)), "full")
 
 _KEY_ITSELF = {
     "api_key": Key(_read_api_key, '"…"'),
-    "api_key_sha256": Key(_read_digest, '"…"'),
+    "api_key_sha256": Key(read_digest, '"…"'),
 }
 
 KEY_KEYS = {

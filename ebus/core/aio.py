@@ -11,9 +11,10 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.filter import Filter
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
+from ebus.core.observing import Sizes, StoreObserver, SupportsObserver, SupportsSizes
 from ebus.core.store import (
     NO_QUOTA,
     Append,
@@ -139,6 +141,18 @@ class AsyncTenantStore:
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         return self._writes.idle and self._reads.idle
+
+    @property
+    def queue(self) -> Queue:
+        """What waits."""
+        writes, reads = self._writes, self._reads
+        return Queue(writes.waiting_jobs, writes.waiting_bytes, reads.waiting_jobs)
+
+    def observe(self, observer: StoreObserver) -> None:
+        """Tell this one from now on how long commits take."""
+        self._writes.observed = observer.committed
+        if isinstance(self._store, SupportsObserver):
+            self._store.observe(observer)
 
     async def append(
         self,
@@ -281,6 +295,12 @@ class AsyncTenantStore:
         count: int = await self._reads.put(self._store.count)
         return count
 
+    async def outline(self) -> Outline:
+        """Where the log and its readers are, at about the same moment."""
+        store = self._store
+        outline: Outline = await self._reads.put(lambda: Outline(store.head(), store.checkpoints()))
+        return outline
+
     async def streams(
         self, prefix: str = "", *, after: str = "", limit: int | None = None
     ) -> list[StreamInfo]:
@@ -401,6 +421,25 @@ class AsyncTenantStore:
             await asyncio.get_running_loop().run_in_executor(self._threads, close)
 
 
+class Outline(msgspec.Struct, frozen=True):
+    """The head of a log, and the checkpoints of its subscriptions by name."""
+
+    head: int
+    checkpoints: Mapping[str, int]
+
+    def lag(self, name: str) -> int:
+        """How many positions a subscription is behind."""
+        return max(0, self.head - self.checkpoints[name])
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """What waits of one tenant."""
+
+    writes: int
+    write_bytes: int
+    reads: int
+
+
 class Terms(msgspec.Struct, frozen=True):
     """On what terms a tenant is open."""
 
@@ -463,6 +502,15 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
+def _sizes(engine: SupportsSizes, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
+    found = {}
+    for name in names:
+        sizes = engine.sizes(name)
+        if sizes is not None:
+            found[name] = sizes
+    return found
+
+
 def open_bounded(
     engine: Engine, name: TenantName, durability: Durability | None, quota: Quota
 ) -> TenantStore:
@@ -513,11 +561,26 @@ class AsyncEngine:
         """Tenants that are to be closed once nobody uses them."""
         self._retiring: asyncio.Task[None] | None = None
         self._closing = False
+        self.on_open: Callable[[TenantName, AsyncTenantStore], None] | None = None
+        """Called on the loop when a tenant has been opened, before anybody uses it."""
 
     @property
     def open_tenants(self) -> int:
         """How many tenants are open, or about to be."""
         return len(self._places)
+
+    def open_stores(self) -> Iterator[tuple[TenantName, AsyncTenantStore]]:
+        """The tenants that are open. Looking at them does not count as using them."""
+        for name, place in self._places.items():
+            if place.store is not None:
+                yield name, place.store
+
+    async def sizes(self, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
+        """How large tenants are that have anything stored. None where the engine cannot say."""
+        if not isinstance(self._engine, SupportsSizes):
+            return {}
+        look = partial(_sizes, self._engine, names)
+        return await asyncio.get_running_loop().run_in_executor(self._checks, look)
 
     @asynccontextmanager
     async def tenant(
@@ -564,6 +627,17 @@ class AsyncEngine:
             place.users -= 1
             raise
 
+    def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
+        """Like `borrow`, for who only looks: None, and nothing to give back, unless it is open.
+
+        The tenant does not count as asked for.
+        """
+        place = self._places.get(name)
+        if self._closing or place is None or place.store is None:
+            return None
+        place.users += 1
+        return place.store
+
     def give_back(self, name: TenantName) -> None:
         place = self._places.get(name)
         if place is not None:  # what is closing is nobody's any more
@@ -586,6 +660,8 @@ class AsyncEngine:
             del self._places[name]
             raise
         opened = AsyncTenantStore(store, writes=self._writes, reads=self._reads)
+        if self.on_open is not None:
+            self.on_open(name, opened)
         self._places[name].store = opened
         self._places.move_to_end(name)
         return opened
@@ -603,7 +679,11 @@ class AsyncEngine:
         for name in [name for name, _ in zip(unused, range(excess), strict=False)]:
             store = self._places.pop(name).store
             assert store is not None
-            self._closings[name] = asyncio.create_task(self._close(name, store))
+            # Without the context of the request that needs the room: it is another tenant's.
+            closing = asyncio.get_running_loop().create_task(
+                self._close(name, store), context=Context()
+            )
+            self._closings[name] = closing
 
     async def look_at(self, names: Iterable[TenantName]) -> list[str]:
         """Why which of these tenants could not be opened; changes nothing.

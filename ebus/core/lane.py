@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from time import perf_counter_ns
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -82,6 +83,16 @@ class Lane(Generic[Work]):
         self._start_is_due = False
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
+        self.observed: Callable[[int, int], None] | None = None
+        """Called on the loop after a group: with its jobs, and the nanoseconds that it took."""
+
+    @property
+    def waiting_jobs(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
 
     def put(self, work: Work, *, weight: int = 1, size_bytes: int = 0) -> asyncio.Future[Any]:
         """The answer to come. Raises `StoreOverloaded`, and `StoreClosed` after `close`.
@@ -139,10 +150,14 @@ class Lane(Generic[Work]):
             if not group:  # everybody has left
                 self._answer(group, [])
                 continue
-            results = self._try_now(group) if self._run_now is not None else None
-            if results is not None:
-                self._answer(group, results)
-                continue
+            if self._run_now is not None:
+                begun_ns = perf_counter_ns()
+                results = self._try_now(group)
+                if results is not None:
+                    if self.observed is not None:
+                        self.observed(len(group), perf_counter_ns() - begun_ns)
+                    self._answer(group, results)
+                    continue
             self._running += 1
             try:
                 self._threads.submit(self._run_group, group)
@@ -187,6 +202,7 @@ class Lane(Generic[Work]):
     def _run_group(self, group: list[_Job[Work]]) -> None:
         """In a thread."""
         results: Sequence[object]
+        begun_ns = perf_counter_ns()
         try:
             results = self._run([job.work for job in group])
             enough = 1 if self._may_stop_early else len(group)
@@ -194,10 +210,13 @@ class Lane(Generic[Work]):
                 raise EngineError(f"{len(group)} jobs were given {len(results)} answers")
         except BaseException as failure:
             results = [failure] * len(group)
-        self._loop.call_soon_threadsafe(self._finish, group, results)
+        duration_ns = perf_counter_ns() - begun_ns
+        self._loop.call_soon_threadsafe(self._finish, group, results, duration_ns)
 
-    def _finish(self, group: list[_Job[Work]], results: Sequence[object]) -> None:
+    def _finish(self, group: list[_Job[Work]], results: Sequence[object], duration_ns: int) -> None:
         self._running -= 1
+        if self.observed is not None:
+            self.observed(len(results), duration_ns)
         for job in reversed(group[len(results) :]):
             self._jobs.appendleft(job)
             self._bytes += job.size_bytes

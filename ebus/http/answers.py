@@ -17,7 +17,7 @@ JSON = "application/json"
 class Answer:
     """An answer that is in memory as a whole. A handler returns it, or it is called at once."""
 
-    __slots__ = ("fields", "parts", "status")
+    __slots__ = ("events", "fields", "parts", "size_bytes", "status")
 
     def __init__(
         self,
@@ -25,14 +25,18 @@ class Answer:
         status: int = 200,
         media_type: str = JSON,
         headers: Mapping[str, str] | None = None,
+        events: int = 0,
     ) -> None:
         self.status = status
+        self.events = events
+        """How many events were stored, or are in the body."""
+        self.size_bytes = sum(map(len, parts))
         self.parts = parts
         """What the body is made of, not joined: large ones should not be copied."""
         self.fields = _fields(headers) if headers else []
         if status != 204:  # which has no body, and must not say how long it is
             self.fields.append((b"content-type", media_type.encode()))
-            self.fields.append((b"content-length", b"%d" % sum(map(len, parts))))
+            self.fields.append((b"content-length", b"%d" % self.size_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
@@ -50,7 +54,7 @@ def event_array(page: WirePage, *, headers: Mapping[str, str] | None = None) -> 
     parts[1::2] = page.chunks
     parts[0] = b"["
     parts[-1] = b"]"
-    return Answer(*parts if page.chunks else (b"[]",), headers=headers)
+    return Answer(*parts if page.chunks else (b"[]",), headers=headers, events=page.count)
 
 
 class EventArray:
@@ -70,12 +74,16 @@ class EventArray:
         self._first_page = first_page
         self._further_pages = further_pages
         self.status = 200
+        self.events = 0
+        """How many of them have gone out."""
         self.fields = [*_fields(headers or {}), (b"content-type", JSON.encode())]
 
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """The body, a page at a time."""
+        self.events += self._first_page.count
         yield b"[" + b",".join(self._first_page.chunks)
         async for page in self._further_pages:
+            self.events += page.count
             if page.count:
                 yield b"," + b",".join(page.chunks)
         yield b"]"

@@ -23,7 +23,7 @@ from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
-from ebus.http.tenancy import Door, Tenancy, call
+from ebus.http.tenancy import Door, Tenancy, call, note_refusal
 from ebus.http.tenant import tenant_of
 
 
@@ -55,7 +55,7 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
             *(_handler(route, config) for route in routes),
             *subscription_routes(config),
             *lease_routes(config, tenancy.live),
-            *metric_routes(config),
+            *metric_routes(config, tenancy),
             *tenant_routes(tenancy),
             *health_routes(tenancy),
             *openapi_routes(config),
@@ -75,11 +75,12 @@ def _handler(route: Route, config: Config) -> HTTPRouteHandler:
     return handle
 
 
-def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     problem = problem_of(error)
+    request_id = note_refusal(request.scope, problem)
     return Response(
         problem.body(),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=problem.headers,
+        headers={**problem.headers, "X-Request-Id": request_id},
     )

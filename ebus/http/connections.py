@@ -88,6 +88,10 @@ class Connections:
             return Seat.SPARE
         return Seat.NONE
 
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._seated) + len(self._spare)
+
     def leave(self, connection: Connection) -> None:
         self._seated.discard(connection)
         self._spare.discard(connection)

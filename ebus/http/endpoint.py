@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from ebus.config import Scope
 from ebus.http.answers import Answer, EventArray
 from ebus.http.live import Tail
+from ebus.http.operations import operation_number
 from ebus.http.tenant import Tenant
 
 
@@ -45,6 +47,12 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     endpoint: Endpoint
     takes_body: bool = False
+
+    operation: int = 0
+    """Under which number its requests are counted; it follows from method and path."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "operation", operation_number(self.method, self.path))
 
 
 def needed_scope(method: str, path: str) -> Scope | None:

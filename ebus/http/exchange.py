@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from http import HTTPStatus
+from time import perf_counter_ns
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -19,10 +20,12 @@ from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import FREE_BODY_BYTES, Body
 from ebus.http.credentials import Peer
 from ebus.http.endpoint import Call, Route
+from ebus.http.figures import TenantFigures
 from ebus.http.framing import Frame
 from ebus.http.live import Tail
 from ebus.http.problems import problem_of
-from ebus.http.tenancy import Tenancy, log_broken_answer
+from ebus.http.request_id import About, about, request_id_of
+from ebus.http.tenancy import Entry, Tenancy, log_broken_answer
 
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
@@ -50,7 +53,10 @@ class Exchange:
 
     __slots__ = (
         "_begun",
+        "_begun_ns",
+        "_body_bytes",
         "_connection",
+        "_figures",
         "_headers",
         "_left",
         "_query",
@@ -74,6 +80,9 @@ class Exchange:
         self._query = query
         self._headers = headers
         self._begun = False
+        self._begun_ns = 0
+        self._body_bytes = 0
+        self._figures: TenantFigures | None = None
         self._left: Callable[[], None] | None = None
         self.keep_alive = True
         self.disconnected = False
@@ -98,12 +107,14 @@ class Exchange:
 
     async def run(self, tenancy: Tenancy, body: bytes) -> None:
         """Answer, whatever happens."""
-        tenant = large = None
+        self._begun_ns = perf_counter_ns()
+        self._body_bytes = len(body)
+        tenant = large = entry = None
         try:
             route = self._route
-            tenant = await tenancy.admit(
-                self._headers, route.method, route.path, self._connection.client
-            )
+            entry = tenancy.recognise(self._headers, self._connection.client)
+            self._figures = entry.figures
+            tenant = await tenancy.admit(entry, route.method, route.path)
             if len(body) > FREE_BODY_BYTES:
                 large = Body(tenancy.bodies, tenant.name)
                 large.grow(len(body))
@@ -117,23 +128,44 @@ class Exchange:
             else:
                 await self._send_array(answer)
         except asyncio.CancelledError:  # the server's time to shut down is over
-            self._fail(StoreClosed("the server stops"))
+            self._fail(StoreClosed("the server stops"), tenancy, entry)
         except Exception as error:
-            self._fail(error)
+            self._fail(error, tenancy, entry)
         finally:
             if large is not None:
                 large.leave()
             if tenant is not None:
                 tenancy.leave(tenant)
 
-    def _fail(self, error: Exception) -> None:
-        if self._begun:
-            log_broken_answer(error)
-            self._connection.transport.close()
-        else:
-            self._send(problem_of(error).answer())
+    def _fail(self, error: Exception, tenancy: Tenancy, entry: Entry | None) -> None:
+        request = About(request_id_of(self._headers), None if entry is None else entry.tenant.name)
+        with about(request):
+            if self._begun:
+                log_broken_answer(error)
+                self._connection.transport.close()
+                return
+            if self._figures is None:
+                self._figures = tenancy.figures.nobody
+            problem = problem_of(error)
+            self._figures.count_refusal(problem.code)
+            self._send(problem.answer(request.id))
+
+    def _count_head(self, status: int) -> None:
+        figures = self._figures
+        assert figures is not None
+        figures.count(self._route.operation, status, self._begun_ns, self._body_bytes, 0, 0)
 
     def _send(self, answer: Answer) -> None:
+        figures = self._figures
+        assert figures is not None
+        figures.count(
+            self._route.operation,
+            answer.status,
+            self._begun_ns,
+            self._body_bytes,
+            answer.size_bytes,
+            answer.events,
+        )
         transport = self._connection.transport
         if not (self.disconnected or transport.is_closing()):
             pieces = [self._head(answer, b""), *answer.parts]
@@ -146,7 +178,9 @@ class Exchange:
     async def _send_array(self, answer: EventArray) -> None:
         transport, flow = self._connection.transport, self._connection.flow
         head = self._head(answer, b"transfer-encoding: chunked\r\n")
+        self._count_head(answer.status)
         async with aclosing(answer.parts()) as parts:
+            events = 0
             async for part in parts:
                 if flow.write_paused:
                     await flow.drain()
@@ -154,12 +188,20 @@ class Exchange:
                     return
                 transport.writelines([head, b"%x\r\n" % len(part), part, b"\r\n"])
                 head = b""
+                self._count_more(len(part), answer.events - events)
+                events = answer.events
         transport.write(b"0\r\n\r\n")
         self._complete()
+
+    def _count_more(self, body_bytes: int, events: int) -> None:
+        if self._figures is not None:
+            self._figures.count_more(self._route.operation, body_bytes, events)
 
     async def _follow(self, tail: Tail) -> None:
         with tail.waiting():
             self._connection.transport.write(self._head(tail, b"transfer-encoding: chunked\r\n"))
+            self._count_head(tail.status)
+            tail.on_sent = self._count_more
             await tail.run(_Sink(self, self._connection))
         if not (self.disconnected or self._connection.transport.is_closing()):
             self._connection.transport.write(b"0\r\n\r\n")

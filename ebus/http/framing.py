@@ -35,8 +35,10 @@ def events_of(page: WirePage) -> list[WireEvent]:
 class Frame:
     """Bytes of an answer, which many answers may share."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, events: int = 0) -> None:
         self.body = body
+        self.events = events
+        """How many events it holds."""
 
     @cached_property
     def chunk(self) -> bytes:

@@ -144,6 +144,11 @@ class Live:
                 self._stores.pop(number, None)
                 self._hubs.pop(number, None)  # or else it would keep a store that is closed
 
+    @property
+    def waiting_requests(self) -> dict[int, int]:
+        """Tenant's number → its requests that wait."""
+        return self._waiting
+
     def hub(self, tenant: Tenant) -> Hub:
         """The tenant's hub, for one who is `waiting`."""
         hub = self._hubs.get(tenant.number)
@@ -303,7 +308,7 @@ class Hub:
                 if tail.filter is not None:
                     heads = heads or [_decode_head(event.json) for event in events]
                     wanted = _matching(events, heads, tail.filter)
-                frames[kind] = Frame(tail.framing.frame(wanted)) if wanted else None
+                frames[kind] = Frame(tail.framing.frame(wanted), len(wanted)) if wanted else None
             tail.take(frames[kind], start, through)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
@@ -354,6 +359,9 @@ class Tail:
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
         self._written_s = 0.0
+        self._sent_bytes = self._sent_events = 0
+        self.on_sent: Callable[[int, int], None] | None = None
+        """Called now and then: with the bytes and the events that were sent since."""
         self.fields = [
             (b"content-type", framing.media_type.encode()),
             (b"cache-control", b"no-store"),
@@ -374,17 +382,20 @@ class Tail:
         """Write the whole answer. Raises what reading raises, and when it was not all of it."""
         self._sink = sink
         self._written_s = self._now_s()
-        if self.framing.begin:
-            self._write(Frame(self.framing.begin))
-        if self._follow:
-            await self._follow_on(sink)
-        else:
-            end = await self._store.head()
-            end = end if self._stop is None else min(end, self._stop)
-            while not sink.is_gone and await self._read_on(sink, end):
-                pass
-        if self.framing.end and not sink.is_gone:
-            self._write(Frame(self.framing.end))
+        try:
+            if self.framing.begin:
+                self._write(Frame(self.framing.begin))
+            if self._follow:
+                await self._follow_on(sink)
+            else:
+                end = await self._store.head()
+                end = end if self._stop is None else min(end, self._stop)
+                while not sink.is_gone and await self._read_on(sink, end):
+                    pass
+            if self.framing.end and not sink.is_gone:
+                self._write(Frame(self.framing.end))
+        finally:
+            self._tell_what_was_sent()
 
     async def _follow_on(self, sink: Sink) -> None:
         hub = self._hub = self._live.hub(self._tenant)
@@ -422,7 +433,8 @@ class Tail:
             self.next, stop, limit=self._batch_events, filter=self.filter
         )
         if page.count:
-            self._write(self._joined(Frame(self.framing.frame(events_of(page)))))
+            self._write(self._joined(Frame(self.framing.frame(events_of(page)), page.count)))
+            self._tell_what_was_sent()
             self._is_first = False
             await sink.drain()
         elif self._now_s() - self._written_s > HEARTBEAT_S:
@@ -446,6 +458,8 @@ class Tail:
                 self.next = through + 1
                 return
             if sink.write_if_room(self._joined(frame)):
+                self._sent_bytes += len(frame.body)
+                self._sent_events += frame.events
                 self.next = through + 1
                 self._is_first = False
                 self._written_s = hub.now_s
@@ -469,8 +483,14 @@ class Tail:
         has_since = self.filter is not None and self.filter.since is not None
         return has_since or (self._stop is not None and through >= self._stop)
 
+    def _tell_what_was_sent(self) -> None:
+        if self.on_sent is not None and self._sent_bytes:
+            self.on_sent(self._sent_bytes, self._sent_events)
+            self._sent_bytes = self._sent_events = 0
+
     def beat(self) -> None:
         """Say that the answer goes on, unless it has said something lately."""
+        self._tell_what_was_sent()
         sink = self._sink
         quiet_s = self._now_s() - self._written_s
         if sink is not None and not sink.is_full and quiet_s > HEARTBEAT_S / 2:
@@ -497,11 +517,15 @@ class Tail:
 
     def _joined(self, frame: Frame) -> Frame:
         """Events as they stand in this answer: nothing separates the first from what is before."""
-        return Frame(frame.body[1:]) if self._is_first and self.framing.separates else frame
+        if self._is_first and self.framing.separates:
+            return Frame(frame.body[1:], frame.events)
+        return frame
 
     def _write(self, frame: Frame) -> None:
         if self._sink is not None and not self._sink.is_gone:
             self._sink.write(frame)
+            self._sent_bytes += len(frame.body)
+            self._sent_events += frame.events
             self._written_s = self._now_s()
 
     @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -40,13 +42,18 @@ def _without_chunks(cycle: RequestResponseCycle, send: Send) -> Send:
     return send_to_end
 
 
-def spare(app: ASGIApp) -> ASGIApp:
-    """The application on a connection beyond those that there may be."""
+def spare(app: ASGIApp, refused: Callable[[str], None]) -> ASGIApp:
+    """The application on a connection beyond those that there may be.
+
+    `refused` is called with the code of each refusal.
+    """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in SPARE_PATHS:
             await app(scope, receive, send)
         else:
-            await too_many_connections().answer()(scope, receive, send)
+            problem = too_many_connections()
+            refused(problem.code)
+            await problem.answer()(scope, receive, send)
 
     return serve

@@ -396,7 +396,15 @@ def _operator_paths() -> Json:
         "503": {"description": "It cannot", "content": {JSON: {"schema": ref("Health")}}},
     }
     return {
-        "/metrics": {"get": operation("readMetrics", "The tenant's figures", ref("Metrics"))},
+        "/metrics": {
+            "get": operation(
+                "readMetrics",
+                "The tenant's figures; as text for Prometheus when `Accept` asks for it",
+                {"anyOf": [ref("Metrics"), ref("ServerMetrics")]},
+                "With the server's admin key they are those of the whole server.",
+                forms=("text/plain", "application/openmetrics-text"),
+            )
+        },
         "/health": {"get": health, "head": {**health, "operationId": "headHealth"}},
         "/openapi.json": {
             "get": operation("readOpenapi", "This document", {"type": "object"}),

@@ -13,7 +13,7 @@ from ebus.http.answers import JSON
 from ebus.http.problems import MEDIA_TYPE, Document
 from ebus.http.routes.health import Health
 from ebus.http.routes.leases import AckIn, ExtendIn, LeaseIn, ReleaseIn
-from ebus.http.routes.metrics import Metrics
+from ebus.http.routes.metrics import Metrics, ServerMetrics
 from ebus.http.routes.reads import Streams
 from ebus.http.routes.subscriptions import SubscriptionOut, Subscriptions
 from ebus.http.routes.tenants import Tenants
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 ERRORS = {
     "400": "What was sent cannot be read, or is not what it must be",
     "401": "No API key, a wrong one, or one that has expired",
-    "403": "The API key is only for reading, or only for writing, or this needs one for both",
+    "403": "The API key is only for reading, for writing, or the admin key; or this needs both",
     "408": "The body did not arrive in time",
     "404": "There is no such thing",
     "409": "What is stored says otherwise; nothing was changed",
@@ -127,6 +127,12 @@ def in_path(name: str, description: str, **schema: Any) -> Json:
 def problem(description: str) -> Json:
     return {
         "description": description,
+        "headers": {
+            "X-Request-Id": {
+                "description": "The id that was sent, or one that was made: the log says it too",
+                "schema": {"type": "string"},
+            }
+        },
         "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
     }
 
@@ -153,6 +159,7 @@ def schemas(config: Config) -> Json:
         [
             Position,
             Metrics,
+            ServerMetrics,
             Health,
             Document,
             Tenants,

@@ -88,8 +88,9 @@ class Problem(Exception):
         )
         return msgspec.json.encode(document)
 
-    def answer(self) -> Answer:
-        return Answer(self.body(), status=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+    def answer(self, request_id: str = "") -> Answer:
+        headers = self.headers | {"X-Request-Id": request_id} if request_id else self.headers
+        return Answer(self.body(), status=self.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 class _Meaning(msgspec.Struct, frozen=True):

@@ -66,6 +66,7 @@ class Settings(uvicorn.Config):
         self.max_head_fields = config.limits.max_head_fields
         self.max_pipelined_requests = config.limits.max_pipelined_requests
         self.connections = Connections(config.limits.max_connections, tenancy.bodies)
+        tenancy.count_connections = self.connections.count
         self.max_body_bytes = config.limits.max_body_bytes
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_fields = b""
@@ -139,7 +140,7 @@ class EbusProtocol(HttpToolsProtocol):
         if seat is Seat.SPARE:
             self._is_spare = True
             self._routes = {}  # all of it goes the long way
-            self.app = spare(self.app)
+            self.app = spare(self.app, self.config.tenancy.figures.nobody.count_refusal)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -427,6 +428,7 @@ class EbusProtocol(HttpToolsProtocol):
         if self.pipeline or has_begun:
             self._close()
             return
+        self.config.tenancy.figures.nobody.count_refusal(problem.code)
         body = problem.body()
         fields = {**problem.headers, "Connection": "close"}
         head = (

@@ -103,7 +103,7 @@ class AloneReloads:
             report_refused(self._state, refusal)
             return
         self._counters.slots.take(proposal.changes.added)
-        roster = Roster.of(proposal.config, self._counters)
+        roster = self._tenancy.roster_of(proposal.config)
         if self._ending.is_set():
             return
         self._on_loop(self._take(roster))

@@ -192,6 +192,7 @@ class WorkerReloads:
         self._counters = counters
         self._state = counters.reloads
         self._place = place
+        self._tenancy = tenancy
         self._take = take
         self._generation = generation
         self._following: asyncio.Task[None] | None = None
@@ -235,4 +236,4 @@ class WorkerReloads:
             return None
         generation, config, numbers = from_pieces(pieces)
         self._counters.slots.learn(numbers)
-        return generation, Roster.of(config, self._counters)
+        return generation, self._tenancy.roster_of(config)

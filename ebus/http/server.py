@@ -12,13 +12,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import uvicorn
 import uvloop
 
 from ebus.config import Config
+from ebus.core.errors import EbusError
 from ebus.http.app import create_app
 from ebus.http.connections import MAX_SPARE_CONNECTIONS
 from ebus.http.live import Live
@@ -27,6 +28,9 @@ from ebus.http.reload import report_nothing_to_read
 from ebus.http.reload_alone import Take
 from ebus.http.routes import event_routes
 from ebus.http.tenancy import Counters, Roster, Tenancy
+
+if TYPE_CHECKING:
+    from ebus.http.traces import Traces
 
 logger = logging.getLogger("ebus.http")
 
@@ -123,11 +127,16 @@ async def _run(
     lifeline: int | None,
     reloading: Callable[[Tenancy, Take], Reloads] | None,
 ) -> None:
+    app = create_app(config, tenancy)
+    routes = event_routes(config, tenancy.live)
+    traces = make_traces(config)
+    if traces is not None:
+        app, routes = traces.around(app), []  # none may go the short way, where there are no spans
     settings = Settings(
         config,
         tenancy,
-        event_routes(config, tenancy.live),
-        create_app(config, tenancy),
+        routes,
+        app,
         ws="none",
         lifespan="off",  # the stores outlive the server's last request, see below
         log_config=None,
@@ -153,6 +162,28 @@ async def _run(
                 await server.serve([taken])
         finally:
             await tenancy.stop()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
+
+
+class TracesNotInstalled(EbusError, ImportError):
+    """Traces are asked for, and what makes them is not there."""
+
+    code = "traces_not_installed"
+
+
+def make_traces(config: Config) -> Traces | None:
+    """None when nobody wants any. Raises `TracesNotInstalled`."""
+    if not config.traces:
+        return None
+    try:
+        from ebus.http.traces import OtelTraces  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise TracesNotInstalled(
+            f"OTEL_TRACES_EXPORTER=otlp needs {error.name}, which is not installed: "
+            "pip install 'ebus[otel]'"
+        ) from error
+    return OtelTraces()
 
 
 @contextmanager

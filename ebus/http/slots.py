@@ -42,5 +42,8 @@ class Slots:
         """Take over the numbers that another process has given out."""
         self._numbers.update(numbers)
 
+    def knows(self, name: str) -> bool:
+        return name in self._numbers
+
     def of(self, name: str) -> int:
         return self._numbers[name]

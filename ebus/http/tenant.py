@@ -11,6 +11,7 @@ from litestar.types import Scope
 from ebus.config import KeyConfig
 from ebus.core.aio import AsyncTenantStore
 from ebus.core.tenant import TenantName
+from ebus.http.figures import TenantFigures
 from ebus.http.problems import Problem
 
 
@@ -44,9 +45,17 @@ class Tenant(msgspec.Struct, frozen=True):
     key: KeyConfig | None = None
     """What let it in; None where there is no door."""
 
+    figures: TenantFigures | None = None
+    """Where is counted what it does; None where nobody counts."""
+
 
 def tenant_of(scope: Scope) -> Tenant:
     """The tenant that the door let in."""
     tenant = scope["state"]["tenant"]
     assert isinstance(tenant, Tenant)
     return tenant
+
+
+def is_admin(scope: Scope) -> bool:
+    """Whether the door has let the admin key in, which speaks for no tenant."""
+    return bool(scope["state"].get("admin"))

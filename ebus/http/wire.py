@@ -297,6 +297,7 @@ async def read_body(
                     raise _too_large(max_body_bytes)
                 held.grow(len(body))
                 if not message["more_body"]:
+                    scope["state"]["body_bytes"] = len(body)
                     return bytes(body)
     except TimeoutError:
         if held.refused_with is not None:

@@ -219,6 +219,7 @@ def test_every_documented_key_is_accepted(tmp_path: Path) -> None:
         "tenant_limits": numbers("tenant_limits."),
         "tenants_visible": "own",
         "trusted_proxies": ["10.0.0.0/8"],
+        "admin_key_sha256": "1" * 64,
         "watch_config": False,
         "tenants": [tenant],
     }

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ebus.config import Config, KeyConfig, Rate, TenantLimits, load_config
+from ebus.config import Config, ConfigError, KeyConfig, Rate, TenantLimits, load_config
 from ebus.core.store import Quota
 from tests.config import tenants_yaml
 from tests.config.tenants_yaml import LONG_KEY
@@ -256,3 +256,36 @@ def test_a_proxy_that_is_none(tmp_path: Path, wrong: str) -> None:
 
 def test_a_single_tenants_key_may_be_a_digest() -> None:
     assert load_config(None, {"API_KEY_SHA256": DIGEST}) == load_config(None, {"API_KEY": LONG_KEY})
+
+
+# The key to the whole server
+
+
+ADMIN_KEY = "admin-" + LONG_KEY
+ADMIN_DIGEST = sha256(ADMIN_KEY.encode()).hexdigest()
+
+
+def test_an_admin_key_is_known_by_its_digest(tmp_path: Path) -> None:
+    alice = {"name": "alice", "api_key": LONG_KEY}
+    assert load(tmp_path, alice).admin_key_digest is None
+    config = load(tmp_path, alice, admin_key_sha256=ADMIN_DIGEST)
+    assert config.admin_key_digest == bytes.fromhex(ADMIN_DIGEST)
+    variables = {"API_KEY": LONG_KEY, "ADMIN_KEY_SHA256": ADMIN_DIGEST}
+    assert load_config(None, variables).admin_key_digest == bytes.fromhex(ADMIN_DIGEST)
+
+
+def test_the_admin_key_is_no_tenants(tmp_path: Path) -> None:
+    for keys in ({"api_key": ADMIN_KEY}, {"api_keys": [{"name": "a", "api_key": ADMIN_KEY}]}):
+        tenant = {"name": "alice", **keys}
+        assert mistakes(tmp_path, tenant, admin_key_sha256=ADMIN_DIGEST) == [
+            "the admin key is an API key of tenant alice; make another one"
+        ]
+    with pytest.raises(ConfigError, match="the admin key is the tenant's API key too"):
+        load_config(None, {"API_KEY": ADMIN_KEY, "ADMIN_KEY_SHA256": ADMIN_DIGEST})
+
+
+def test_an_admin_key_that_is_no_digest_is_not_quoted(tmp_path: Path) -> None:
+    alice = {"name": "alice", "api_key": LONG_KEY}
+    [mistake] = mistakes(tmp_path, alice, admin_key_sha256=ADMIN_KEY)
+    assert mistake.startswith("admin_key_sha256 is no SHA-256 in 64 hexadecimal digits")
+    assert ADMIN_KEY not in mistake

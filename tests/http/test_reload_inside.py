@@ -37,7 +37,7 @@ from ebus.http.reload import (
 from ebus.http.reload_state import ReloadState
 from ebus.http.reload_workers import Overseer
 from ebus.http.slots import Slots
-from ebus.http.tenancy import Counters, Roster, Tenancy
+from ebus.http.tenancy import Counters, Tenancy
 from ebus.http.tenant import Tenant
 from tests.http.conftest import write_config
 from tests.http.test_server_limits_inside import in_a_loop, until
@@ -353,10 +353,10 @@ async def test_a_tenant_that_cannot_be_opened_leaves_all_as_it_was(tmp_path: Pat
     (data / "carol.db").unlink()
     assert await tenancy.try_out(new, [BOB, CAROL]) == []
     counters.slots.take([BOB, CAROL])
-    await tenancy.take(Roster.of(new, counters), max_open=10)
+    await tenancy.take(tenancy.roster_of(new), max_open=10)
     assert [tenant.name for tenant in tenancy.config.tenants] == [ALICE, BOB, CAROL]
     await tenancy.stop()
-    await tenancy.take(Roster.of(old, counters), max_open=10)  # too late, and harmless
+    await tenancy.take(tenancy.roster_of(old), max_open=10)  # too late, and harmless
 
 
 # The first process

@@ -107,7 +107,11 @@ def talk(server: LiveServer, pieces: Sequence[bytes]) -> bytes:
 
 
 def _sorted_head(head: re.Match[bytes]) -> bytes:
-    fields = [line for line in head[2].splitlines(True) if not line.startswith(b"date: ")]
+    fields = [
+        line
+        for line in head[2].splitlines(True)
+        if not line.startswith((b"date: ", b"x-request-id: "))
+    ]
     return b"".join([head[1], *sorted(fields), b"\r\n"])
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter_ns
 from types import TracebackType
 
 import apsw
@@ -158,12 +159,20 @@ def refuse_to_write(connection: apsw.Connection) -> None:
 
 
 @contextmanager
-def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """All of the block or nothing, as the only writer among all processes."""
+def transaction(
+    connection: apsw.Connection, *, committed: Callable[[int], None] | None = None
+) -> Iterator[None]:
+    """All of the block or nothing, as the only writer among all processes.
+
+    `committed` is told how many nanoseconds the commit took.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        begun_ns = perf_counter_ns()
         connection.execute("COMMIT")
+        if committed is not None:
+            committed(perf_counter_ns() - begun_ns)
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

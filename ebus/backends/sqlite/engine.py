@@ -23,7 +23,7 @@ from ebus.backends.sqlite.copying import (
     swap_in,
 )
 from ebus.backends.sqlite.examine import examine
-from ebus.backends.sqlite.resting import Resting, settle
+from ebus.backends.sqlite.resting import Resting, settle, wal_bytes
 from ebus.backends.sqlite.schema import (
     VERSION,
     FileKind,
@@ -60,6 +60,7 @@ from ebus.core.errors import (
     StoreUnavailable,
 )
 from ebus.core.limits import Limits
+from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
 
 logger = logging.getLogger("ebus.sqlite")
@@ -70,7 +71,13 @@ SETTLING_THREADS = 4
 
 
 class SqliteEngine(
-    Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsBackup, SupportsSettle
+    Engine,
+    SupportsHealth,
+    SupportsInspect,
+    SupportsAbsent,
+    SupportsBackup,
+    SupportsSettle,
+    SupportsSizes,
 ):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
@@ -194,6 +201,16 @@ class SqliteEngine(
         present = {file.lower().partition(SUFFIX)[0] for file in files}
         max_chars = self._limits.max_tenant_name_chars
         return {name for name in names if name.lower() not in present and len(name) <= max_chars}
+
+    def sizes(self, name: str) -> Sizes | None:
+        path = self.path(self._name(name))
+        try:
+            database_bytes = os.stat(path).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error
+        return Sizes(database_bytes, wal_bytes(path))
 
     def tenants(self) -> list[TenantName]:
         if not self._directory.exists():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from time import perf_counter_ns
 
 import apsw
 import msgspec
@@ -48,6 +49,7 @@ from ebus.core.errors import (
 from ebus.core.event import Event, utc_now
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
+from ebus.core.observing import StoreObserver, SupportsObserver
 from ebus.core.plan import Plan, plan_writes
 from ebus.core.store import (
     LOOK_AGAIN_S,
@@ -101,6 +103,7 @@ class SqliteStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsObserver,
     SupportsDurability,
 ):
     """One tenant's log in one SQLite file, which must exist and be of the newest version.
@@ -133,6 +136,7 @@ class SqliteStore(
         self._waiters = 0
         self._appended = threading.Condition()
         self._durability = durability
+        self._synced: Callable[[int], None] | None = None
         self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
         self.resting: Resting | None = None
@@ -203,14 +207,17 @@ class SqliteStore(
                     # from busy threads once and not five times.
                     recorded_ns = max(time.time_ns(), self._recorded_ns)
                     row = (*_row(blocks[0], recorded_ns), self._head)
+                    begun_ns = perf_counter_ns()
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
+                        if self._synced is not None:
+                            self._synced(perf_counter_ns() - begun_ns)
                         if self._open_segment is not None:
                             self._open_segment.add(plan.events)
                         self._head, self._recorded_ns = plan.head, recorded_ns
                         self._tell_waiters()
                         return plan.results
-            with transaction(connection):
+            with transaction(connection, committed=self._synced):
                 staged = self._commit_plan(writes, checked, connection, plan, blocks, waits=waits)
             self._head, self._recorded_ns = staged.plan.head, staged.recorded_ns
             self._open_segment = staged.segment
@@ -413,6 +420,11 @@ class SqliteStore(
 
     def set_quota(self, quota: Quota) -> None:
         self._quota = quota
+
+    def observe(self, observer: StoreObserver) -> None:
+        if self._durability == "full":
+            self._synced = observer.synced
+        self._write_back.written_back = observer.written_back
 
     def set_durability(self, durability: Durability) -> None:
         with self._writing() as writer:

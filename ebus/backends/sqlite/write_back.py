@@ -13,9 +13,11 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from pathlib import Path
+from time import perf_counter_ns
 
 import apsw
 
@@ -61,6 +63,8 @@ class WriteBack:
         self._ended = threading.Event()
         self._closed = False
         self._running = threading.Lock()
+        self.written_back: Callable[[int], None] | None = None
+        """Called in the thread that writes back, with the nanoseconds that it took."""
         self.is_doubtful = False
         """Whether a sync has failed. Nothing is written back until the WAL was written anew."""
         self.wal_pages = 0
@@ -108,8 +112,11 @@ class WriteBack:
             self._is_under_way = True
             try:
                 if not (self._closed or self.is_doubtful):
+                    begun_ns = perf_counter_ns()
                     with driver_errors(self._path):
                         self._write_back()
+                    if self.written_back is not None:
+                        self.written_back(perf_counter_ns() - begun_ns)
                     left_pages = 0
             except StoreBusy:
                 pass  # a reader of another process, or its checkpoint: later

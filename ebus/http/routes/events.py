@@ -37,9 +37,13 @@ def append_routes(config: Config) -> list[Route]:
         except (InvalidEvent, IdConflict) as error:
             raise without_index(error) from None
         if not appended.events:
-            return Answer(encode_event(event, appended.first_position, ""))
+            return Answer(encode_event(event, appended.first_position, ""), events=1)
         [placed] = appended.events
-        return Answer(encoded_event(event, placed), headers=_duplicate(appended))
+        return Answer(
+            encoded_event(event, placed),
+            headers=_duplicate(appended),
+            events=1 - appended.duplicates,
+        )
 
     async def append_batch(call: Call) -> Answer:
         events, expect = decode_batch(call.body, call.query)
@@ -54,15 +58,18 @@ def append_routes(config: Config) -> list[Route]:
             if is_batch_object(call.body):
                 raise within(EVENTS, error) from None
             raise
+        saved = len(events) - appended.duplicates
         head = b'{"saved":%d,"first_position":%d,"last_position":%d' % (
-            len(events) - appended.duplicates,
+            saved,
             appended.first_position,
             appended.last_position,
         )
         if not appended.events:
-            return Answer(head + b"}")
+            return Answer(head + b"}", events=saved)
         placed = b",".join(map(_encode_placed, appended.events))
-        return Answer(b'%b,"events":[%b]}' % (head, placed), headers=_duplicate(appended))
+        return Answer(
+            b'%b,"events":[%b]}' % (head, placed), headers=_duplicate(appended), events=saved
+        )
 
     async def read_position(call: Call) -> Answer:
         return Answer(encode_position(await call.tenant.store.head()))

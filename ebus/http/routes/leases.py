@@ -111,6 +111,7 @@ def lease_routes(config: Config, live: Live) -> list[HTTPRouteHandler]:
         if page.next is not None:  # large events: the rest is for somebody else
             rest = consumers.cut(given.id, page.next - 1)
             given = await store.change_subscription(name, rest)
+        request.scope["state"]["events"] = page.count
         return Answer(*_with_events(lease_out(given), page))
 
     @post(f"{HELD}/ack", status_code=200)

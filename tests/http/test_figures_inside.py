@@ -1,0 +1,107 @@
+"""The memory in which is counted: rows of workers, and blocks that are taken when needed."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+import pytest
+
+from ebus.config import load_config
+from ebus.http import figures as memory
+from ebus.http.figures import BOUNDS_S, BUCKETS, COMMITS, GAUGES, Figures
+from ebus.http.openapi import openapi_document
+from ebus.http.operations import OPERATIONS, OTHER, REASONS, STATUSES, operation_number
+from tests.test_docs import raised_codes
+
+POST = operation_number("POST", "/events")
+
+
+def test_what_workers_count_is_added_up() -> None:
+    figures = Figures(3, workers=2)
+    for worker in (0, 1):
+        figures.of(worker).of(2).count(POST, 200, perf_counter_ns(), 10, 20, 1)
+    [(key, block)] = figures.gather().items()
+    assert key == (2, POST)
+    assert sum(block[memory.OK : memory.OK + BUCKETS]) == 2
+    assert block[memory.BODY_BYTES_IN : memory.EVENTS + 1] == [20, 40, 2]
+    assert figures.gather(1) == {}
+    assert figures.gather(2) == {key: block}
+
+
+def test_a_worker_that_replaces_another_counts_on_without_its_gauges() -> None:
+    figures = Figures(2)
+    first = figures.of(0).of(1)
+    first.count_refusal("rate_limited")
+    first.set_gauges({memory.QUEUED_WRITES: 7})
+    second = figures.of(0).of(1)
+    second.count_refusal("rate_limited")
+    sums = figures.gather(1)
+    assert sums[1, memory.REFUSALS][REASONS.index("rate_limited")] == 2
+    assert sums[1, GAUGES] == [0] * memory.CELLS
+
+
+def test_a_number_that_another_tenant_gets_begins_anew() -> None:
+    figures = Figures(2)
+    worker = figures.of(0)
+    worker.of(0).count_refusal("rate_limited")
+    worker.of(1).count_refusal("rate_limited")
+    worker.forget(0)
+    assert sum(figures.gather(0)[0, memory.REFUSALS]) == 0
+    assert sum(figures.gather(1)[1, memory.REFUSALS]) == 1
+
+
+def test_every_block_there_can_be_has_room() -> None:
+    figures = Figures(2)
+    worker = figures.of(0)
+    for tenant in range(3):
+        for kind in range(memory.KINDS):
+            worker.block(tenant, kind)
+    assert len(figures.gather()) == 3 * memory.KINDS
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "bucket"),
+    [(0, 0), (65_535, 0), (65_536, 1), (10**9, 14), (2**34 - 1, 18), (2**34, 19), (2**62, 19)],
+)
+def test_a_duration_is_counted_below_its_bound(duration_ns: int, bucket: int) -> None:
+    figures = Figures(1)
+    tenant = figures.of(0).of(0)
+    tenant.begin_to_observe()
+    tenant.committed(1, duration_ns)
+    buckets = figures.gather()[0, COMMITS][memory.COMMIT :][:BUCKETS]
+    assert buckets.index(1) == bucket
+    assert bucket == len(BOUNDS_S) or duration_ns / 1e9 <= BOUNDS_S[bucket]
+
+
+@pytest.mark.parametrize(("writes", "bucket"), [(1, 0), (2, 1), (3, 2), (2_048, 11), (2_049, 12)])
+def test_a_group_is_counted_below_its_bound(writes: int, bucket: int) -> None:
+    figures = Figures(1)
+    tenant = figures.of(0).of(0)
+    tenant.begin_to_observe()
+    tenant.committed(writes, 1)
+    block = figures.gather()[0, COMMITS]
+    assert block[memory.GROUP :][: memory.GROUP_BUCKETS].index(1) == bucket
+    assert block[memory.GROUP_WRITES] == writes
+
+
+def test_a_status_and_a_reason_that_nobody_knows_are_counted_as_others() -> None:
+    figures = Figures(1)
+    tenant = figures.of(0).of(0)
+    tenant.count(POST, 418, perf_counter_ns(), 0, 0, 0)
+    tenant.count_refusal("no_such_code")
+    assert figures.gather()[0, POST][memory.FIRST_STATUS + len(STATUSES) - 1] == 1
+    assert figures.gather()[0, memory.REFUSALS][REASONS.index(OTHER)] == 1
+
+
+def test_every_operation_has_a_number() -> None:
+    document = openapi_document(load_config(None, {"API_KEY": "k" * 40}))
+    documented = {
+        (method.upper(), route)
+        for route, methods in document["paths"].items()
+        for method in methods
+    }
+    assert documented | {(OTHER, OTHER), ("GET", "/tenants")} == set(OPERATIONS)
+
+
+def test_every_code_has_a_number() -> None:
+    assert raised_codes() <= set(REASONS)
