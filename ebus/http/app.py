@@ -82,5 +82,5 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
         problem.body(),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers={**problem.headers, "X-Request-Id": request_id},
+        headers=problem.headers_to(request_id),
     )

@@ -24,7 +24,7 @@ from ebus.http.figures import TenantFigures
 from ebus.http.framing import Frame
 from ebus.http.live import Tail
 from ebus.http.problems import problem_of
-from ebus.http.request_id import About, about, request_id_of
+from ebus.http.request_id import About, about
 from ebus.http.tenancy import Entry, Tenancy, log_broken_answer
 
 _STATUS_LINES = {
@@ -138,7 +138,7 @@ class Exchange:
                 tenancy.leave(tenant)
 
     def _fail(self, error: Exception, tenancy: Tenancy, entry: Entry | None) -> None:
-        request = About(request_id_of(self._headers), None if entry is None else entry.tenant.name)
+        request = About.of(self._headers, None if entry is None else entry.tenant.name)
         with about(request):
             if self._begun:
                 log_broken_answer(error)
@@ -148,7 +148,7 @@ class Exchange:
                 self._figures = tenancy.figures.nobody
             problem = problem_of(error)
             self._figures.count_refusal(problem.code)
-            self._send(problem.answer(request.id))
+            self._send(problem.answer(request.made_up))
 
     def _count_head(self, status: int) -> None:
         figures = self._figures

@@ -129,7 +129,7 @@ def problem(description: str) -> Json:
         "description": description,
         "headers": {
             "X-Request-Id": {
-                "description": "The id that was sent, or one that was made: the log says it too",
+                "description": "Unless one was sent: an id, which the log says too",
                 "schema": {"type": "string"},
             }
         },

@@ -89,8 +89,12 @@ class Problem(Exception):
         return msgspec.json.encode(document)
 
     def answer(self, request_id: str = "") -> Answer:
-        headers = self.headers | {"X-Request-Id": request_id} if request_id else self.headers
+        headers = self.headers_to(request_id)
         return Answer(self.body(), status=self.status, media_type=MEDIA_TYPE, headers=headers)
+
+    def headers_to(self, request_id: str) -> dict[str, str]:
+        """Those of the answer to this request; an empty id is not said."""
+        return {**self.headers, **({"X-Request-Id": request_id} if request_id else {})}
 
 
 class _Meaning(msgspec.Struct, frozen=True):

@@ -61,7 +61,7 @@ from ebus.http.problems import Problem, nothing_there, problem_of
 from ebus.http.rate import Buckets
 from ebus.http.reload import terms_of
 from ebus.http.reload_state import ReloadState
-from ebus.http.request_id import About, about, request_id_of, request_now
+from ebus.http.request_id import About, about, request_now
 from ebus.http.slots import Slots
 from ebus.http.tenant import Meter, Tenant
 from ebus.http.wire import read_body
@@ -500,7 +500,7 @@ class Door:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        request = About(request_id_of(scope["headers"]))
+        request = About.of(scope["headers"])
         counted = Counted(scope, self._tenancy.figures.nobody, send)
         with about(request):
             await self._answer(scope, receive, counted, request)
@@ -607,10 +607,10 @@ class Counted:
 
 
 def note_refusal(scope: AsgiScope, problem: Problem) -> str:
-    """Have a request counted as refused with this problem. Returns the request's id."""
+    """Have a request counted as refused with this problem. Returns its id, if made up here."""
     scope.setdefault("state", {})["refusal"] = problem.code
     request = request_now()
-    return "" if request is None else request.id
+    return "" if request is None else request.made_up
 
 
 async def call(
