@@ -269,6 +269,8 @@ class Tenancy:
             return
         now_open = set()
         for name, store in self._engine.open_stores():
+            if not self._counters.slots.knows(name):
+                continue  # it is only tried out, for a config that is to come
             number, queue = self._counters.slots.of(name), store.queue
             now_open.add(number)
             self.figures.of(number).set_gauges(
@@ -300,11 +302,12 @@ class Tenancy:
 
     def fitting(self, numbers: Sequence[int]) -> list[int]:
         """Those of the tenants that are open here, and as many of the others as may be opened."""
-        names = [self.names[number] for number in numbers]
+        served = self.names  # a reload may have ended some of them since
+        names = {number: served[number] for number in numbers if number in served}
         is_open = {name for name, _ in self._open_engine().open_stores()}
         room = self.config.limits.max_open_tenants - self.open_tenants
         fitting = []
-        for number, name in zip(numbers, names, strict=True):
+        for number, name in names.items():
             if name not in is_open:
                 room -= 1
             if name in is_open or room >= 0:
@@ -313,7 +316,9 @@ class Tenancy:
 
     async def outline(self, number: int) -> Outline:
         """The outline of the tenant with this number, which is opened for it, or raises why not."""
-        name, engine = self.names[number], self._open_engine()
+        name, engine = self.names.get(number), self._open_engine()
+        if name is None:
+            raise StoreClosed("the tenant is served no more")
         store = engine.borrow_open(name) or await self._borrow(name, self._roster.terms[name])
         try:
             return await store.outline()
@@ -322,7 +327,8 @@ class Tenancy:
 
     async def sizes(self, numbers: Iterable[int]) -> dict[int, Sizes]:
         """How large these tenants are, of whom anything is stored; empty if none can say."""
-        names = {self.names[number]: number for number in numbers}
+        served = self.names
+        names = {served[number]: number for number in numbers if number in served}
         try:
             found = await self._open_engine().sizes(list(names))
         except EbusError:  # the health tells why

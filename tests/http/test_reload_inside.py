@@ -16,7 +16,7 @@ from ebus.backends.memory import MemoryEngine
 from ebus.config import Config, KeyConfig, Signature, load_config
 from ebus.core.aio import AsyncEngine, Terms
 from ebus.core.engine import SupportsDurability, open_engine
-from ebus.core.errors import QuotaExceeded
+from ebus.core.errors import QuotaExceeded, StoreClosed
 from ebus.core.event import NewEvent
 from ebus.core.limits import Limits
 from ebus.core.store import Quota
@@ -357,6 +357,28 @@ async def test_a_tenant_that_cannot_be_opened_leaves_all_as_it_was(tmp_path: Pat
     assert [tenant.name for tenant in tenancy.config.tenants] == [ALICE, BOB, CAROL]
     await tenancy.stop()
     await tenancy.take(tenancy.roster_of(old), max_open=10)  # too late, and harmless
+
+
+@in_a_loop
+async def test_figures_may_be_asked_for_while_tenants_come_and_go(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    old = config_of(tmp_path, "alice", engine=f"sqlite:{data}")
+    new = config_of(tmp_path, "bob", engine=f"sqlite:{data}")
+    tenancy = Tenancy(old, counters := Counters(old))
+    await tenancy.start()
+    [alice] = tenancy.names
+    assert await tenancy.try_out(new, [BOB]) == []
+    tenancy.sample()  # bob is open, and has no number yet
+    counters.slots.take([BOB])
+    await tenancy.take(tenancy.roster_of(new), max_open=10)
+    [bob] = tenancy.names
+    tenancy.sample()
+    assert tenancy.fitting([alice, bob]) == [bob]
+    assert list(await tenancy.sizes([alice, bob])) == [bob]
+    with pytest.raises(StoreClosed):
+        await tenancy.outline(alice)
+    assert (await tenancy.outline(bob)).head == 0
+    await tenancy.stop()
 
 
 # The first process
