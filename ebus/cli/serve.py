@@ -21,8 +21,9 @@ from ebus.http.handover import Handover
 from ebus.http.reload import load_first
 from ebus.http.reload_alone import AloneReloads, Take
 from ebus.http.reload_workers import Overseer, WorkerReloads
+from ebus.http.roster import Counters
 from ebus.http.server import Reloads, listen, run
-from ebus.http.tenancy import Counters, Tenancy
+from ebus.http.tenancy import Tenancy
 from ebus.http.workers import MAX_WORKERS, Worker, Workers
 
 logger = logging.getLogger("ebus")

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.compression import compress
+from ebus.http.door import Door, call, note_refusal
 from ebus.http.endpoint import Route
 from ebus.http.openapi import openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
@@ -23,7 +24,7 @@ from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
-from ebus.http.tenancy import Door, Tenancy, call, note_refusal
+from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import tenant_of
 
 

@@ -19,13 +19,15 @@ from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import FREE_BODY_BYTES, Body
 from ebus.http.credentials import Peer
+from ebus.http.door import log_broken_answer
 from ebus.http.endpoint import Call, Route
 from ebus.http.figures import TenantFigures
 from ebus.http.framing import Frame
 from ebus.http.live import Tail
 from ebus.http.problems import problem_of
 from ebus.http.request_id import About, about
-from ebus.http.tenancy import Entry, Tenancy, log_broken_answer
+from ebus.http.roster import Entry
+from ebus.http.tenancy import Tenancy
 
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus

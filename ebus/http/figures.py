@@ -163,13 +163,6 @@ class WorkerFigures:
             self._used[self._worker] = place + 1  # others read it from now on
         return place * CELLS
 
-    def forget(self, tenant: int) -> None:
-        """Begin anew with what is counted of this tenant here: its number is another's now."""
-        for kind in range(KINDS):
-            place = self._taken.get(tenant * KINDS + kind)
-            if place is not None:
-                self.cells[place * CELLS : (place + 1) * CELLS] = _NOTHING
-
 
 class TenantFigures:
     """What is counted of one tenant in one worker. It is a `StoreObserver`, too."""

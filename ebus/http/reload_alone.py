@@ -19,7 +19,8 @@ from ebus.http.reload import (
     report_refused,
     report_warnings,
 )
-from ebus.http.tenancy import Counters, Roster, Tenancy
+from ebus.http.roster import Counters, Roster
+from ebus.http.tenancy import Tenancy
 
 logger = logging.getLogger("ebus.http")
 

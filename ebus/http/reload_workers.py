@@ -33,7 +33,8 @@ from ebus.http.reload import (
     try_out,
 )
 from ebus.http.reload_alone import Take
-from ebus.http.tenancy import Counters, Roster, Tenancy
+from ebus.http.roster import Counters, Roster
+from ebus.http.tenancy import Tenancy
 
 logger = logging.getLogger("ebus.http")
 

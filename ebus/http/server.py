@@ -26,8 +26,9 @@ from ebus.http.live import Live
 from ebus.http.protocol import Settings
 from ebus.http.reload import report_nothing_to_read
 from ebus.http.reload_alone import Take
+from ebus.http.roster import Counters, Roster
 from ebus.http.routes import event_routes
-from ebus.http.tenancy import Counters, Roster, Tenancy
+from ebus.http.tenancy import Tenancy
 
 if TYPE_CHECKING:
     from ebus.http.traces import Traces

@@ -1,44 +1,22 @@
-"""The door: from a key to a tenant to its store.
-
-Whoever passes has a `Tenant` in the request's scope, and nothing past the door takes a
-tenant's name from a client.
-"""
+"""Every tenant that is served, and the engine that keeps them: from a key to a store."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
-from time import perf_counter_ns
 
-import msgspec
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
-from litestar.types import Scope as AsgiScope
-
-from ebus.config import Config, KeyConfig, Rate, Scope, TenantConfig
+from ebus.config import Config, KeyConfig
 from ebus.config.api_key import digest_of
 from ebus.core.aio import AsyncEngine, AsyncTenantStore, Outline, Terms
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import EbusError, StoreClosed, StoreRefused
 from ebus.core.observing import Sizes
 from ebus.core.tenant import TenantName
-from ebus.http.answers import Answer, EventArray
-from ebus.http.bodies import Bodies, Body
-from ebus.http.credentials import Address, Headers, Peer, api_key, client_address, unauthorized
-from ebus.http.endpoint import Call, Route, needed_scope
+from ebus.http.bodies import Bodies
+from ebus.http.credentials import Headers, Peer, api_key, unauthorized
+from ebus.http.endpoint import needed_scope
+from ebus.http.failed_keys import FailedKeys
 from ebus.http.figures import (
     CONNECTIONS,
     HELD_BODY_BYTES,
@@ -49,34 +27,13 @@ from ebus.http.figures import (
     QUEUED_READS,
     QUEUED_WRITES,
     WAITING,
-    Figures,
-    TenantFigures,
     WorkerFigures,
 )
-from ebus.http.leaving import Leaving
-from ebus.http.live import Live, Tail
-from ebus.http.news import Commits
-from ebus.http.operations import operation_number
-from ebus.http.problems import Problem, nothing_there, problem_of
-from ebus.http.rate import Buckets
+from ebus.http.live import Live
+from ebus.http.problems import Problem
 from ebus.http.reload import terms_of
-from ebus.http.reload_state import ReloadState
-from ebus.http.request_id import About, about, request_now
-from ebus.http.slots import Slots
-from ebus.http.tenant import Meter, Tenant
-from ebus.http.wire import read_body
-
-logger = logging.getLogger("ebus.http")
-
-OPEN_PATHS = frozenset({"/health"})
-"""What is answered without a key."""
-
-
-ADMIN_OPERATIONS = frozenset({("GET", "/metrics")})
-"""What the admin key is for."""
-
-MAX_PATH_CHARS = 1_024
-"""Longer than any path that leads somewhere. The router remembers the last 1,024 that it saw."""
+from ebus.http.roster import Counters, Entry, Roster
+from ebus.http.tenant import Tenant
 
 
 class Tenancy:
@@ -348,300 +305,3 @@ def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
     findings = look_at(engine, (tenant.name for tenant in config.tenants))
     if findings.refusals:
         raise StoreRefused("\n".join(findings.refusals))
-
-
-class Counters:
-    """What all workers count together. To be made before they are."""
-
-    def __init__(self, config: Config, *, workers: int = 1) -> None:
-        self.slots = Slots(tenant.name for tenant in config.tenants)
-        self.figures = Figures(self.slots.capacity, workers=workers)
-        self.commits = Commits(self.slots.capacity, workers)
-        self.requests = Buckets(self.slots.capacity)
-        self.events = Buckets(self.slots.capacity)
-        self.reloads = ReloadState(workers)
-        self.failed_keys = Buckets(FAILED_KEY_BUCKETS)
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One key of a tenant, and what bounds who has it."""
-
-    number: int
-    """The tenant's, from 0, in what all workers count together; see `Slots`."""
-
-    tenant: TenantConfig
-    terms: Terms
-    key: KeyConfig
-    requests: Meter | None
-    events: Meter | None
-    is_bounded: bool
-    """Whether there is anything for `check` to look at."""
-
-    figures: TenantFigures
-    """Where is counted what is done with it."""
-
-    def has_ended(self) -> bool:
-        expires_at_s = self.key.expires_at_s
-        return expires_at_s is not None and expires_at_s <= time.time()
-
-    def check(self, needs: Scope | None) -> None:
-        """Raises `Problem` 403 or 429, unless one more request is allowed."""
-        if self.requests is not None:
-            self.requests.charge(1)
-        scope = self.key.scope
-        if needs is not None and scope not in {"both", needs}:
-            raise Problem(
-                403,
-                "insufficient_scope",
-                f"This API key may only {scope}",
-                {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
-            )
-
-
-class Roster(msgspec.Struct, frozen=True):
-    """Who is served, made from a config. A reload makes another one, beside the loop."""
-
-    config: Config
-    terms: dict[TenantName, Terms]
-    names: dict[int, TenantName]
-    """By the tenants' numbers."""
-
-    entries: dict[bytes, Entry]
-    """Every key by its digest."""
-
-    @classmethod
-    def of(cls, config: Config, counters: Counters, figures: WorkerFigures) -> Roster:
-        """Of tenants each of whom has a number."""
-        terms = {tenant.name: terms_of(tenant, config) for tenant in config.tenants}
-        names = {counters.slots.of(name): name for name in terms}
-        return cls(config, terms, names, dict(_entries(config, terms, counters, figures)))
-
-
-def _entries(
-    config: Config,
-    terms: Mapping[TenantName, Terms],
-    counters: Counters,
-    figures: WorkerFigures,
-) -> Iterator[tuple[bytes, Entry]]:
-    for tenant in config.tenants:
-        number = counters.slots.of(tenant.name)
-        requests = events = None
-        if (rate := tenant.limits.requests or config.request_rate) is not None:
-            take = partial(counters.requests.take, number, rate)
-            requests = Meter(take, f"make {rate.per_second:g} requests")
-        if (rate := tenant.limits.events) is not None:
-            take = partial(counters.events.take, number, rate)
-            events = Meter(take, f"append {rate.per_second:g} events")
-        for key in tenant.keys:
-            is_bounded = not (requests is None and key.scope == "both")
-            yield (
-                key.digest,
-                Entry(
-                    number,
-                    tenant,
-                    terms[tenant.name],
-                    key,
-                    requests,
-                    events,
-                    is_bounded,
-                    figures.of(number),
-                ),
-            )
-
-
-FAILED_KEY_BUCKETS = 65_536
-"""Client addresses share so many; two that share one only share what is refused them anyway."""
-
-
-class FailedKeys:
-    """Answers to keys that open nothing: 401, and 429 to an address that tries too many."""
-
-    def __init__(self, config: Config, buckets: Buckets) -> None:
-        per_minute = config.limits.max_failed_keys_per_minute
-        self._rate = Rate(per_minute / 60, per_minute)
-        self._buckets = buckets
-        self.trust(config)
-
-    def trust(self, config: Config) -> None:
-        """Believe the proxies that this config names."""
-        self._trusted = config.trusted_proxies
-
-    def problem(self, peer: Peer, headers: Headers, problem: Problem | None = None) -> Problem:
-        """Of one more such key: this one, or else that it is none."""
-        address = client_address(peer, headers, self._trusted)
-        wait_s = self._buckets.take(_bucket_of(address), self._rate)
-        if not wait_s:
-            return problem or unauthorized("key_invalid", "Invalid API key")
-        return Problem(
-            429,
-            "too_many_failed_keys",
-            "Too many invalid API keys came from this address; valid ones are still accepted",
-            {"Retry-After": str(math.ceil(wait_s))},
-        )
-
-
-def _bucket_of(address: Address | None) -> int:
-    """The same for all of a /64, which is what one customer of a provider has."""
-    if address is None:
-        return 0
-    network = address.packed[:8]
-    return int.from_bytes(sha256(network).digest()[:4]) % FAILED_KEY_BUCKETS
-
-
-class Door:
-    """ASGI middleware that lets nobody in without a key. It does not look at the body.
-
-    The routes that carry the load are answered here, the others behind it.
-    """
-
-    def __init__(
-        self, app: ASGIApp, tenancy: Tenancy, config: Config, routes: Iterable[Route]
-    ) -> None:
-        self._app = app
-        self._tenancy = tenancy
-        self._config = config
-        self._routes = {(route.method, route.path): route for route in routes}
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        request = About.of(scope["headers"])
-        counted = Counted(scope, self._tenancy.figures.nobody, send)
-        with about(request):
-            await self._answer(scope, receive, counted, request)
-
-    async def _answer(
-        self, scope: HTTPScope, receive: Receive, send: Counted, request: About
-    ) -> None:
-        """Answer, whatever happens."""
-        try:
-            await self._serve(scope, receive, send, request)
-        except asyncio.CancelledError:  # the server's time to shut down is over
-            if send.begun:
-                raise
-            await self._refuse(problem_of(StoreClosed("the server stops")), scope, receive, send)
-        except Exception as error:
-            if send.begun:  # all that is left is to break it off, see `EventArray`
-                log_broken_answer(error)
-                raise
-            await self._refuse(problem_of(error), scope, receive, send)
-
-    async def _refuse(
-        self, problem: Problem, scope: HTTPScope, receive: Receive, send: Counted
-    ) -> None:
-        await problem.answer(note_refusal(scope, problem))(scope, receive, send)
-
-    async def _serve(
-        self, scope: HTTPScope, receive: Receive, send: Counted, request: About
-    ) -> None:
-        if scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        method, path, headers = scope["method"], scope["path"], scope["headers"]
-        state = scope.setdefault("state", {})
-        if (method, path) in ADMIN_OPERATIONS and self._tenancy.is_admin(headers):
-            state["admin"] = True
-            await self._app(scope, receive, send)
-            return
-        entry = self._tenancy.recognise(headers, scope["client"])
-        send.figures = entry.figures
-        request.tenant = entry.tenant.name
-        tenant = await self._tenancy.admit(entry, method, path)
-        body = state["body"] = Body(self._tenancy.bodies, tenant.name)
-        try:
-            route = self._routes.get((method, path))
-            if len(path) > MAX_PATH_CHARS:
-                raise nothing_there()
-            if route is None:
-                state["tenant"] = tenant
-                await self._app(scope, receive, send)
-            else:
-                send.operation = route.operation
-                state["route"] = route.path
-                answer = await call(route, tenant, scope, receive, self._config)
-                await send.send(answer, receive)
-        finally:
-            body.leave()
-            self._tenancy.leave(tenant)
-
-
-class Counted:
-    """The way out of one request, which counts what goes through."""
-
-    def __init__(self, scope: HTTPScope, figures: TenantFigures, send: Send) -> None:
-        self.figures = figures
-        self.operation = 0
-        self.begun = False
-        self._begun_ns = perf_counter_ns()
-        self._scope = scope
-        self._send = send
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            self._count(message["status"])
-        elif message["type"] == "http.response.body":
-            self.figures.count_more(self.operation, len(message["body"]), 0)
-        await self._send(message)
-
-    def _count(self, status: int) -> None:
-        scope = self._scope
-        state = scope.get("state", {})
-        if not self.operation:
-            # What the router has found; it leaves nothing where there is no such route.
-            route = scope.get("path_template", "")
-            self.operation = operation_number(scope["method"], str(route))
-        if code := state.get("refusal"):
-            self.figures.count_refusal(code)
-        body_bytes, events = state.get("body_bytes", 0), state.get("events", 0)
-        self.figures.count(self.operation, status, self._begun_ns, body_bytes, 0, events)
-
-    async def send(self, answer: Answer | EventArray | Tail, receive: Receive) -> None:
-        """Send it, and count its events."""
-        if isinstance(answer, Tail):
-            answer.on_sent = self._count_events
-            await answer(self._scope, receive, self)
-            return
-        try:
-            await answer(self._scope, receive, self)
-        finally:
-            self._count_events(0, answer.events)
-
-    def _count_events(self, _: int, events: int) -> None:
-        self.figures.count_more(self.operation, 0, events)
-
-
-def note_refusal(scope: AsgiScope, problem: Problem) -> str:
-    """Have a request counted as refused with this problem. Returns its id, if made up here."""
-    scope.setdefault("state", {})["refusal"] = problem.code
-    request = request_now()
-    return "" if request is None else request.made_up
-
-
-async def call(
-    route: Route, tenant: Tenant, scope: AsgiScope, receive: Receive, config: Config
-) -> Answer | EventArray | Tail:
-    """The endpoint's answer to a request that arrives by ASGI."""
-    body = b""
-    if route.takes_body:
-        body = await read_body(
-            scope,
-            receive,
-            max_body_bytes=config.limits.max_body_bytes,
-            read_timeout_s=config.read_timeout_s,
-        )
-    leaving = Leaving(receive)
-    try:
-        return await route.endpoint(
-            Call(tenant, scope["query_string"], body, scope["headers"], leaving.when_left)
-        )
-    finally:
-        leaving.end()
-
-
-def log_broken_answer(error: BaseException) -> None:
-    """Tell the operator why an answer that had begun was broken off."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    logger.warning("an answer broke off: %r", error)

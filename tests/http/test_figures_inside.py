@@ -40,16 +40,6 @@ def test_a_worker_that_replaces_another_counts_on_without_its_gauges() -> None:
     assert sums[1, GAUGES] == [0] * memory.CELLS
 
 
-def test_a_number_that_another_tenant_gets_begins_anew() -> None:
-    figures = Figures(2)
-    worker = figures.of(0)
-    worker.of(0).count_refusal("rate_limited")
-    worker.of(1).count_refusal("rate_limited")
-    worker.forget(0)
-    assert sum(figures.gather(0)[0, memory.REFUSALS]) == 0
-    assert sum(figures.gather(1)[1, memory.REFUSALS]) == 1
-
-
 def test_every_block_there_can_be_has_room() -> None:
     figures = Figures(2)
     worker = figures.of(0)

@@ -36,8 +36,9 @@ from ebus.http.reload import (
 )
 from ebus.http.reload_state import ReloadState
 from ebus.http.reload_workers import Overseer
+from ebus.http.roster import Counters
 from ebus.http.slots import Slots
-from ebus.http.tenancy import Counters, Tenancy
+from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import Tenant
 from tests.http.conftest import write_config
 from tests.http.test_server_limits_inside import in_a_loop, until
