@@ -627,6 +627,15 @@ class AsyncEngine:
             place.users -= 1
             raise
 
+    def borrow_at_once(self, name: TenantName) -> AsyncTenantStore | None:
+        """Like `borrow`, but None, and nothing to give back, unless the tenant is open."""
+        place = self._places.get(name)
+        if place is None or place.store is None or self._closing:
+            return None
+        place.users += 1
+        self._places.move_to_end(name)
+        return place.store
+
     def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
         """Like `borrow`, for who only looks: None, and nothing to give back, unless it is open.
 

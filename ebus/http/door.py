@@ -19,6 +19,7 @@ from ebus.config import Config
 from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Body
+from ebus.http.credentials import digest_of_key
 from ebus.http.endpoint import Call, Route
 from ebus.http.figures import TenantFigures
 from ebus.http.leaving import Leaving
@@ -100,10 +101,12 @@ class Door:
             state["admin"] = True
             await self._app(scope, receive, send)
             return
-        entry = self._tenancy.recognise(headers, scope["client"])
+        entry = self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
         send.figures = entry.figures
         request.tenant = entry.tenant.name
-        tenant = await self._tenancy.admit(entry, method, path)
+        tenant = self._tenancy.admit_at_once(entry, method, path)
+        if tenant is None:
+            tenant = await self._tenancy.admit(entry)
         body = state["body"] = Body(self._tenancy.bodies, tenant.name)
         try:
             route = self._routes.get((method, path))
@@ -190,7 +193,7 @@ async def call(
     leaving = Leaving(receive)
     try:
         return await route.endpoint(
-            Call(tenant, scope["query_string"], body, scope["headers"], leaving.when_left)
+            Call(tenant, scope["query_string"], body, dict(scope["headers"]), leaving.when_left)
         )
     finally:
         leaving.end()
