@@ -253,7 +253,8 @@ class AsyncTenantStore:
     def _written(self) -> None:
         if self.on_written is not None:
             self.on_written()
-        self.tell()
+        if self._watchers:
+            self.tell()
 
     async def read_wire(
         self,
@@ -355,13 +356,19 @@ class AsyncTenantStore:
         self, commit: Callable[[Sequence[Write]], list[Written] | None], writes: Sequence[Write]
     ) -> list[Written] | None:
         """A small commit, here and now, on the same terms as a small read."""
-        begun_s = time.monotonic()
-        if begun_s < self._rests_until_s:
+        begun_ns = time.monotonic_ns()
+        if begun_ns < self._rests_until_s * 1e9:
             return None
+        results = None
         try:
-            return commit(writes)
+            results = commit(writes)
         finally:
-            self._rest_if_slow(begun_s)
+            duration_ns = time.monotonic_ns() - begun_ns
+            if duration_ns > SLOW_S * 1e9:
+                self._rests_until_s = time.monotonic() + REST_S
+        if results is not None and self._writes.observed is not None:
+            self._writes.observed(len(writes), duration_ns)
+        return results
 
     def _rest_if_slow(self, begun_s: float) -> None:
         now_s = time.monotonic()

@@ -187,9 +187,10 @@ class Tenancy:
         """
         if entry.is_bounded:
             entry.check(needed_scope(method, path))
-        engine = self._engine
-        store = None if engine is None else engine.borrow_at_once(entry.tenant.name)
-        return None if store is None else self._tenant(entry, store)
+        store = self._engine and self._engine.borrow_at_once(entry.tenant.name)
+        if not store:
+            return None
+        return self._tenant(entry, store)
 
     async def admit(self, entry: Entry) -> Tenant:
         """The tenant to whom `admit_at_once` has said None. Raises what opening its store does."""
