@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from html import escape
 
+from ebus.core.limits import MAX_POSITION
 from ebus.http.openapi_shapes import Json
 
 PROBLEM = "application/problem+json"
@@ -95,7 +96,7 @@ def _contents(groups: dict[str, list[Operation]]) -> str:
     for name, operations in groups.items():
         links = "".join(
             f'<li><a href="#{escape(operation["operationId"])}">{_method(method)}'
-            f"<span>{escape(path)}</span></a></li>"
+            f"<span>{escape(path).replace('/', '/<wbr>')}</span></a></li>"
             for method, path, operation in operations
         )
         parts.append(f"<h2>{escape(name)}</h2><ul>{links}</ul>")
@@ -258,7 +259,9 @@ def _type(schema: Json) -> str:
     if "enum" in schema:
         told.append(" or ".join(f"<code>{_json(one)}</code>" for one in schema["enum"]))
     told += [
-        f"{word} <code>{_json(schema[key])}</code>" for key, word in _WORDS.items() if key in schema
+        f"{word} <code>{_json(schema[key])}</code>"
+        for key, word in _WORDS.items()
+        if key in schema and schema[key] != MAX_POSITION
     ]
     return ", ".join(told)
 

@@ -89,11 +89,10 @@ function drawBar() {
   bar.replaceChildren(
     el("a", { class: "brand", href: "#/" }, "ebus"),
     el("span", { class: "where", id: "who" }, who),
-    el("nav", { "aria-label": "Views" }, links),
+    el("nav", { "aria-label": "Views" }, links, el("a", { href: "/docs" }, "API")),
     el(
       "div",
       { class: "tools" },
-      el("a", { class: "button", href: "/docs" }, "API"),
       el("button", { type: "button", title: "Light or dark", "aria-label": "Light or dark", on: { click: turnTheme } }, "◐"),
       el("button", { type: "button", title: "Keys ( ? )", "aria-label": "Keys", on: { click: () => showKeys(views) } }, "?"),
       el("button", { type: "button", id: "sign-out", on: { click: () => signOut() } }, "Sign out"),

@@ -11,11 +11,11 @@ const MOST_SUBSCRIPTIONS = 8;
 
 const TILES = {
   head: ["Head", "the last position"],
-  appended: ["Events in", "appended a second"],
-  delivered: ["Events out", "delivered a second"],
-  requests: ["Requests", "answered a second"],
-  size: ["Database", "bytes in the file"],
-  wal: ["Write-ahead log", "bytes to be written back"],
+  appended: ["Events in a second"],
+  delivered: ["Events out a second"],
+  requests: ["Requests a second"],
+  size: ["Database", "the tenant’s file"],
+  wal: ["Write-ahead log", "beside it"],
 };
 
 export async function overviewView(main, { signal, who }) {
@@ -35,7 +35,7 @@ export async function overviewView(main, { signal, who }) {
       {},
       el("h2", {}, "Requests"),
       table("Requests by route", ["route", ["a second", "number"], ["all", "number"], ["on average", "number"]], routes),
-      el("p", { class: "quiet" }, "Since the server’s start. What this page asks is in it: three requests in two seconds."),
+      el("p", { class: "quiet" }, "Since the server’s start. What this page asks is in it: two requests every two seconds."),
     ),
     el("section", {}, el("h2", {}, "Refusals"), table("Refusals by reason", ["reason", ["all", "number"]], refusals)),
   );
@@ -61,8 +61,8 @@ export async function overviewView(main, { signal, who }) {
 
 function tile(name, label, meaning) {
   const value = el("span", { class: "value", id: `tile-${name}` }, NOTHING);
-  const chart = el("span", { class: "chart" });
-  const element = el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, value, el("small", {}, meaning), chart));
+  const chart = el("span", { class: "chart" }, meaning);
+  const element = el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, value, chart));
   return { element, value, chart, label };
 }
 
@@ -76,7 +76,7 @@ function drawTiles(tiles, families, rates, head) {
     rates.add(name, sum(families, family) ?? 0);
     const now = rates.now(name);
     tiles[name].value.textContent = rate(now);
-    const label = `${tiles[name].label} a second, the last two minutes: now ${rate(now)}`;
+    const label = `${tiles[name].label}, the last two minutes: now ${rate(now)}`;
     tiles[name].chart.replaceChildren(sparkline(rates.all(name), label));
   }
   tiles.head.value.textContent = count(head);
