@@ -24,15 +24,16 @@ function filled(element, attributes, on, children) {
   return element;
 }
 
-/** A button that is no submit button. While what it starts goes on, it cannot be pressed. */
+/** A button that is no submit button. While what it starts goes on, to press it does nothing. */
 export function button(label, act, attributes = {}) {
   const made = el("button", { type: "button", ...attributes }, label);
   made.addEventListener("click", async () => {
-    made.disabled = true;
+    if (made.ariaBusy === "true") return;
+    made.ariaBusy = "true";
     try {
       await act();
     } finally {
-      made.disabled = false;
+      made.ariaBusy = null;
     }
   });
   return made;
