@@ -16,7 +16,7 @@ from ebus.config import Config
 from ebus.http.compression import compress
 from ebus.http.door import Door, call, note_refusal
 from ebus.http.endpoint import Route
-from ebus.http.openapi import openapi_routes
+from ebus.http.openapi import openapi_document, openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
 from ebus.http.routes import event_routes
 from ebus.http.routes.health import health_routes
@@ -24,6 +24,7 @@ from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
+from ebus.http.routes.ui import ui_routes
 from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import tenant_of
 
@@ -51,6 +52,7 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
         finally:
             await tenancy.stop()
 
+    document = openapi_document(config)
     return Litestar(
         [
             *(_handler(route, config) for route in routes),
@@ -59,7 +61,8 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
             *metric_routes(config, tenancy),
             *tenant_routes(tenancy),
             *health_routes(tenancy),
-            *openapi_routes(config),
+            *openapi_routes(document),
+            *ui_routes(config, document),
         ],
         lifespan=[lifespan],
         exception_handlers={Exception: _answer_error},

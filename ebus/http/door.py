@@ -37,6 +37,10 @@ logger = logging.getLogger("ebus.http")
 OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
 
+PAGE_PATHS = frozenset({"/ui", "/docs", "/docs/"})
+PAGE_FILES = "/ui/"
+"""So are the page and the documentation, and the files below; they hold no secret."""
+
 
 ADMIN_OPERATIONS = frozenset({("GET", "/metrics")})
 """What the admin key is for."""
@@ -92,7 +96,7 @@ class Door:
     async def _serve(
         self, scope: HTTPScope, receive: Receive, send: Counted, request: About
     ) -> None:
-        if scope["path"] in OPEN_PATHS:
+        if self._is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
@@ -123,6 +127,12 @@ class Door:
         finally:
             body.leave()
             self._tenancy.leave(tenant)
+
+    def _is_open(self, path: str) -> bool:
+        if path in OPEN_PATHS:
+            return True
+        is_page = path in PAGE_PATHS or path.startswith(PAGE_FILES)
+        return is_page and self._config.enable_ui
 
 
 class Counted:
