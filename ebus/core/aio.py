@@ -310,10 +310,13 @@ class AsyncTenantStore:
         found: list[StreamInfo] = await self._reads.put(work, weight=limit or 1)
         return found
 
-    async def checkpoints(self) -> dict[str, int]:
+    async def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Mapping[str, int]:
         """Like `TenantStore.checkpoints`."""
-        checkpoints: dict[str, int] = await self._reads.put(self._store.checkpoints)
-        return checkpoints
+        work = partial(self._store.checkpoints, prefix, after=after, limit=limit)
+        found: Mapping[str, int] = await self._reads.put(work, weight=limit or 1)
+        return found
 
     async def subscription(self, name: str) -> Subscription | None:
         """Like `TenantStore.subscription`."""
