@@ -72,11 +72,13 @@ class AloneReloads:
 
     def _run(self) -> None:
         while True:
-            is_asked = self._wake.wait(LOOK_EVERY_S)
+            self._wake.wait(LOOK_EVERY_S)
             if self._ending.is_set():
                 return
-            self._wake.clear()
+            # Not what `wait` says: somebody may have asked just after it had given up.
+            is_asked = self._wake.is_set()
             if is_asked:
+                self._wake.clear()
                 self._watch.is_read()
             elif not (self._config.watch_config and self._watch.has_changed()):
                 continue
