@@ -9,6 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from ebus.config import Scope
+from ebus.config.durations import parse_duration
+from ebus.config.mistakes import Wrong
+from ebus.config.moments import parse_moment
 from ebus.core.engine import Durability
 from ebus.core.errors import InvalidInput
 from ebus.core.tenant import TenantName
@@ -112,6 +115,36 @@ def check_key_name(name: str) -> str:
     if not _KEY_NAME.fullmatch(name):
         raise InvalidInput("the name of a key has 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -")
     return name
+
+
+def parse_end(text: str) -> float:
+    """When a key is to end, in Unix seconds. Raises `InvalidInput`."""
+    try:
+        end_s = parse_moment(text)
+    except Wrong as wrong:
+        raise InvalidInput(f"expires_at {wrong.problem}, such as 2027-01-31T00:00:00Z") from None
+    if not 0 <= end_s <= LAST_MOMENT_S:
+        raise InvalidInput("expires_at is too far from now")
+    return end_s
+
+
+def parse_overlap(text: str) -> float:
+    """For how long an old key goes on, in seconds. Raises `InvalidInput`."""
+    if text in {"0", "0s"}:
+        return 0.0
+    try:
+        overlap_s = parse_duration(text)
+    except Wrong as wrong:
+        raise InvalidInput(f"overlap {wrong.problem}; 0s is at once") from None
+    if overlap_s > MAX_OVERLAP_S:
+        raise InvalidInput("overlap is more than ten years")
+    return overlap_s
+
+
+LAST_MOMENT_S = 253_402_300_799
+"""The end of the year 9999."""
+
+MAX_OVERLAP_S = 10 * 366 * 86_400
 
 
 def moment(seconds: float) -> str:

@@ -23,6 +23,11 @@ def registry_path(config: Config) -> Path | None:
     return Path(config.data_dir) / REGISTRY if isinstance(engine, SupportsTrash) else None
 
 
+def has_registry(config: Config) -> bool:
+    """Whether tenants can be made at run time, or were."""
+    return bool(config.admin_key_digest or config.registry_revision)
+
+
 def read_registry(config: Config) -> Snapshot:
     """What it says; nothing where there is none, and none is made then."""
     path = registry_path(config)
