@@ -25,10 +25,12 @@ COMMITS = len(OPERATIONS)
 SYNCS = COMMITS + 1
 GAUGES = COMMITS + 2
 REFUSALS = COMMITS + 3
-KINDS = REFUSALS + 1
+MORE_REFUSALS = REFUSALS + 1
+"""There are more reasons than cells in one block."""
+KINDS = MORE_REFUSALS + 1
 """What there are blocks of: one for each operation, and these."""
 
-assert len(REASONS) <= CELLS
+assert len(REASONS) <= 2 * CELLS
 
 FIRST_BITS, LAST_BITS = 16, 34
 BUCKETS = LAST_BITS - FIRST_BITS + 2
@@ -243,8 +245,9 @@ class TenantFigures:
 
     def count_refusal(self, code: str) -> None:
         """A request was refused with a problem of this code."""
-        counts = self._counts.get(REFUSALS) or self._begin(REFUSALS)
-        counts[REASON_NUMBERS.get(code, 0)] += 1
+        further, cell = divmod(REASON_NUMBERS.get(code, 0), CELLS)
+        counts = self._counts.get(REFUSALS + further) or self._begin(REFUSALS + further)
+        counts[cell] += 1
 
     def set_gauges(self, gauges: Mapping[int, int]) -> None:
         at = self._block(GAUGES)

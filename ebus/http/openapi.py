@@ -15,6 +15,7 @@ import ebus
 from ebus.config import Config
 from ebus.http.answers import JSON, Answer
 from ebus.http.framing import NDJSON, SSE
+from ebus.http.openapi_admin import admin_paths, admin_schemas
 from ebus.http.openapi_shapes import (
     ERRORS,
     READING,
@@ -49,6 +50,8 @@ def openapi_document(config: Config) -> Json:
     paths = {**_event_paths(config), **_subscription_paths(config), **_operator_paths()}
     if config.enable_ui:
         paths |= _page_paths()
+    administered = admin_paths(config)
+    paths |= administered
     if not config.single_tenant:
         paths["/tenants"] = {
             "get": operation(
@@ -70,7 +73,7 @@ def openapi_document(config: Config) -> Json:
         "security": [{"key": []}, {"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": schemas(config),
+            "schemas": schemas(config) | (admin_schemas() if administered else {}),
             "responses": {status: problem(text) for status, text in ERRORS.items()},
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -166,10 +166,18 @@ def test_a_clock_that_jumps_hides_no_failure(monkeypatch: pytest.MonkeyPatch) ->
     assert state.note_accepted() == 2
     assert not state.is_failing
     assert (state.last_ok_s, state.last_failed_s) == (1.0, 1.0)
-    state.note_served(0, 2)
-    assert state.generation == 1  # the other worker does not follow yet
-    state.note_served(1, 2)
-    assert state.generation == 2
+    state.note_served(0, 2, 7)
+    assert (state.generation, state.revision) == (1, 0)  # the other worker does not follow yet
+    state.note_served(1, 2, 7)
+    assert (state.generation, state.revision) == (2, 7)
+
+
+def test_a_change_of_the_registry_hides_no_mistake_of_the_file() -> None:
+    state = ReloadState(1, revision=3)
+    assert state.revision == 3
+    state.note_failed()
+    assert state.note_followed() == 2
+    assert state.is_failing
 
 
 # What changes
@@ -390,13 +398,15 @@ async def test_figures_may_be_asked_for_while_tenants_come_and_go(tmp_path: Path
 class AskedTooLate(threading.Event):
     """Is set by somebody in the very moment in which the first wait for it gives up."""
 
-    _has_given_up = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask: Callable[[], None] | None = None
 
     def wait(self, timeout: float | None = None) -> bool:
-        if self._has_given_up:
+        if self.ask is None:
             return super().wait(timeout)
-        self._has_given_up = True
-        self.set()
+        ask, self.ask = self.ask, None
+        ask()
         return False
 
 
@@ -411,7 +421,8 @@ async def test_who_asks_just_when_the_wait_for_it_has_given_up_is_heard(tmp_path
         await tenancy.take(roster, max_open=10)
 
     reloads = AloneReloads(loaded, counters, {}, tenancy, take)
-    reloads._wake = AskedTooLate()
+    reloads._wake = wake = AskedTooLate()
+    wake.ask = reloads.hang_up
     config_of(tmp_path, "alice", "bob", watch_config=False)
     reloads.begin()
     await until(lambda: [it.name for it in tenancy.config.tenants] == [ALICE, BOB])
