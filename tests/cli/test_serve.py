@@ -11,13 +11,15 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests import live_server
 from tests.backends.test_sqlite_takeover import original_file, row
-from tests.live_server import LiveServer, serving, start
+from tests.live_server import LiveServer
 
 TENANTS = """\
 tenants:
@@ -30,6 +32,10 @@ tenants:
 """
 ALICE = {"X-API-Key": "alice-secret-key-123"}
 EVENT = {"type": "T", "data": 1, "timestamp": "2024-01-01T00:00:00Z"}
+
+# All of a start is what these tests are about.
+start = partial(live_server.start, from_nothing=True)
+serving = partial(live_server.serving, from_nothing=True)
 
 
 @pytest.fixture
