@@ -9,6 +9,9 @@ import pytest
 
 from ebus import TenantStore, open_engine
 from ebus.bus import following, running
+from tests import in_memory
+
+tmp_path_factory = in_memory.tmp_path_factory
 
 
 @pytest.fixture(params=["memory", "sqlite"])
