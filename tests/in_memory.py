@@ -1,8 +1,10 @@
 """Temporary directories in memory, for tests that are about no disk.
 
 A tenant's file that is made durably costs several syncs, and a test of a server makes some. What
-a disk is the subject of stays on one: tests/backends, tests/torture, tests/cli, tests/benchmarks.
-A package of tests has its directories here when its conftest imports `tmp_path_factory`.
+a disk is the subject of stays on one: most of tests/backends, tests/torture, tests/cli, and
+tests/benchmarks.
+A package of tests has its directories here when its conftest has `tmp_path_factory` from here, and
+a module when it has.
 """
 
 from __future__ import annotations
