@@ -195,7 +195,7 @@ def claimed(config: Config) -> tuple[Claim | None, Config]:
     and those that it forks have ended. Raises `EbusError`.
     """
     path = registry_path(config)
-    if path is None or not (config.admin_key_digest or path.exists()):
+    if path is None or not (config.admins or path.exists()):
         return None, config
     claim = Claim.take_for_server(path.parent)
     if claim is None:

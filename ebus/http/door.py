@@ -99,7 +99,7 @@ class Door:
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
         state = scope.setdefault("state", {})
-        if (method, path) in ADMIN_OPERATIONS and self._tenancy.is_admin(headers):
+        if (method, path) in ADMIN_OPERATIONS and self._tenancy.admin_of(headers):
             state["admin"] = True
             await self._app(scope, receive, send)
             return
@@ -128,7 +128,8 @@ class Door:
             self._tenancy.leave(tenant)
 
     async def _administer(self, scope: HTTPScope, receive: Receive, send: Counted) -> None:
-        if not self._tenancy.is_admin(scope["headers"]):
+        admin = self._tenancy.admin_of(scope["headers"])
+        if admin is None:
             self._tenancy.recognise(scope["headers"], scope["client"])
             raise Problem(
                 403,
@@ -139,7 +140,7 @@ class Door:
         if len(scope["path"]) > MAX_PATH_CHARS:
             raise nothing_there()
         state = scope["state"]
-        state["admin"] = True
+        state["admin"] = admin
         body = state["body"] = Body(self._tenancy.bodies, ADMIN_PATHS)
         try:
             await self._app(scope, receive, send)

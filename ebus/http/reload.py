@@ -136,6 +136,8 @@ def _waiting(running: Config, read: Config) -> Iterator[str]:
         yield "engine"
     if running.admin_key_digest != read.admin_key_digest:
         yield "admin_key_sha256"
+    if running.admin_keys != read.admin_keys:
+        yield "admin_keys"
     for name in Limits.__struct_fields__:
         if getattr(running.limits, name) != getattr(read.limits, name):
             yield f"limits.{name}"

@@ -26,7 +26,7 @@ def registry_path(config: Config) -> Path | None:
 
 def has_registry(config: Config) -> bool:
     """Whether tenants can be made at run time, or were."""
-    return bool(config.admin_key_digest or config.registry_revision)
+    return bool(config.admins or config.registry_revision)
 
 
 class RegistryWatch:
