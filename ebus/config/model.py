@@ -136,6 +136,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     watch_config: bool = True
     """Whether the config file is read again when it changes, and not only on SIGHUP."""
 
+    enable_ui: bool = True
+    """Whether the page at /ui and the documentation at /docs are served."""
+
     enable_gzip: bool = False
     read_timeout_s: float = 30.0
     write_timeout_s: float = 60.0

@@ -87,6 +87,7 @@ class AloneReloads:
             self._wake.wait(LOOK_EVERY_S)
             if self._ending.is_set():
                 return
+            # First: who asks from now on is heard the next time.
             self._wake.clear()
             try:
                 self._look()
