@@ -24,9 +24,11 @@ from ebus.core.consumers import Change, Subscription
 from ebus.core.engine import (
     Durability,
     Engine,
+    SupportsAbsent,
     SupportsDurability,
     SupportsHealth,
     SupportsSettle,
+    SupportsTrash,
     look_at,
 )
 from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
@@ -731,9 +733,38 @@ class AsyncEngine:
     async def settle(self, names: Iterable[TenantName]) -> None:
         """Finish what was left to do for tenants that were put away, where they are not open."""
         closed = [name for name in names if name not in self._places]
+        if closings := [self._closings[name] for name in closed if name in self._closings]:
+            await asyncio.wait(closings)
         if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
             settle = partial(_settle_all, self._engine, closed)
             await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+
+    async def holds_nothing_of(self, name: TenantName) -> bool:
+        """Whether nothing at all is stored under this name, nor under one that is like it."""
+        engine = self._engine
+
+        def look() -> bool:
+            if isinstance(engine, SupportsAbsent):
+                return bool(engine.absent([name]))
+            return name not in engine.tenants()
+
+        return await asyncio.get_running_loop().run_in_executor(self._openings, look)
+
+    async def discard(self, name: TenantName, trash: str) -> int:
+        """Like `SupportsTrash.discard`, of a tenant that nobody is to use any more."""
+        assert isinstance(self._engine, SupportsTrash)
+        if name in self._places:
+            raise StoreBusy(f"tenant {name} is in use")
+        if name in self._closings:
+            await asyncio.wait([self._closings[name]])
+        discard = partial(self._engine.discard, name, trash)
+        return await asyncio.get_running_loop().run_in_executor(self._openings, discard)
+
+    async def purge(self, trash: str) -> None:
+        """Like `SupportsTrash.purge`."""
+        assert isinstance(self._engine, SupportsTrash)
+        purge = partial(self._engine.purge, trash)
+        await asyncio.get_running_loop().run_in_executor(self._openings, purge)
 
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""

@@ -19,6 +19,7 @@ from ebus.http.endpoint import Route
 from ebus.http.openapi import openapi_document, openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
 from ebus.http.routes import event_routes
+from ebus.http.routes.admin import admin_routes
 from ebus.http.routes.health import health_routes
 from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
@@ -60,6 +61,7 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
             *lease_routes(config, tenancy.live),
             *metric_routes(config, tenancy),
             *tenant_routes(tenancy),
+            *admin_routes(config, tenancy),
             *health_routes(tenancy),
             *openapi_routes(document),
             *ui_routes(config, document),

@@ -41,8 +41,11 @@ PAGE_FILES = "/ui/"
 """So are the page and the documentation, and the files below; they hold no secret."""
 
 
+ADMIN_PATHS = "/admin/"
+"""What begins so is for the admin key alone, where there is one."""
+
 ADMIN_OPERATIONS = frozenset({("GET", "/metrics")})
-"""What the admin key is for."""
+"""What the admin key may do besides."""
 
 MAX_PATH_CHARS = 1_024
 """Longer than any path that leads somewhere. The router remembers the last 1,024 that it saw."""
@@ -104,6 +107,9 @@ class Door:
             state["admin"] = True
             await self._app(scope, receive, send)
             return
+        if path.startswith(ADMIN_PATHS) and self._tenancy.has_administration:
+            await self._administer(scope, receive, send)
+            return
         entry = self._tenancy.recognise(headers, scope["client"])
         send.figures = entry.figures
         request.tenant = entry.tenant.name
@@ -130,6 +136,25 @@ class Door:
             return True
         is_page = path in PAGE_PATHS or path.startswith(PAGE_FILES)
         return is_page and self._config.enable_ui
+
+    async def _administer(self, scope: HTTPScope, receive: Receive, send: Counted) -> None:
+        if not self._tenancy.is_admin(scope["headers"]):
+            self._tenancy.recognise(scope["headers"], scope["client"])
+            raise Problem(
+                403,
+                "insufficient_scope",
+                "This is for the server's admin key; a tenant's key does not open it",
+                {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+            )
+        if len(scope["path"]) > MAX_PATH_CHARS:
+            raise nothing_there()
+        state = scope["state"]
+        state["admin"] = True
+        body = state["body"] = Body(self._tenancy.bodies, ADMIN_PATHS)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            body.leave()
 
 
 class Counted:

@@ -23,10 +23,12 @@ COMMITS = len(OPERATIONS)
 SYNCS = COMMITS + 1
 GAUGES = COMMITS + 2
 REFUSALS = COMMITS + 3
-KINDS = REFUSALS + 1
+MORE_REFUSALS = REFUSALS + 1
+"""There are more reasons than cells in one block."""
+KINDS = MORE_REFUSALS + 1
 """What there are blocks of: one for each operation, and these."""
 
-assert len(REASONS) <= CELLS
+assert len(REASONS) <= 2 * CELLS
 
 FIRST_BITS, LAST_BITS = 16, 34
 BUCKETS = LAST_BITS - FIRST_BITS + 2
@@ -217,10 +219,11 @@ class TenantFigures:
 
     def count_refusal(self, code: str) -> None:
         """A request was refused with a problem of this code."""
-        at = self._places.get(REFUSALS)
+        further, cell = divmod(REASON_NUMBERS.get(code, 0), CELLS)
+        at = self._places.get(REFUSALS + further)
         if at is None:
-            at = self._block(REFUSALS)
-        self._cells[at + REASON_NUMBERS.get(code, 0)] += 1
+            at = self._block(REFUSALS + further)
+        self._cells[at + cell] += 1
 
     def set_gauges(self, gauges: Mapping[int, int]) -> None:
         at = self._block(GAUGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ebus.config import Config, KeyConfig
 from ebus.config.api_key import digest_of
@@ -35,6 +36,9 @@ from ebus.http.reload import terms_of
 from ebus.http.roster import Counters, Entry, Roster
 from ebus.http.tenant import Tenant
 
+if TYPE_CHECKING:
+    from ebus.http.administration import Administration
+
 
 class Tenancy:
     """Every configured tenant, and the engine that keeps them."""
@@ -58,6 +62,8 @@ class Tenancy:
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
         self.count_connections: Callable[[], int] = _none
         """How many connections there are: for the figures."""
+        self.administration: Administration | None = None
+        """What changes tenants at run time, where there is an admin key for that."""
         self._sampled: set[int] = set()
         self._next_sample: asyncio.TimerHandle | None = None
 
@@ -144,12 +150,16 @@ class Tenancy:
         if tenant.key is None:
             return None
         entry = self._entries.get(tenant.key.digest)
-        return entry.key if entry is not None and entry.tenant.name == tenant.name else None
+        if entry is None or entry.tenant.name != tenant.name or entry.tenant.is_suspended:
+            return None
+        return entry.key
 
     async def stop(self) -> None:
         """Finish what waits and close every store."""
         if self._next_sample is not None:
             self._next_sample.cancel()
+        if self.administration is not None:
+            await self.administration.aclose()
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await engine.aclose()
@@ -180,6 +190,11 @@ class Tenancy:
         """Whether they carry the admin key. Raises `Problem` 401 when they carry none at all."""
         wanted = self._roster.config.admin_key_digest
         return wanted is not None and digest_of(api_key(headers)) == wanted
+
+    @property
+    def has_administration(self) -> bool:
+        """Whether there is anything for an admin key beside figures."""
+        return self.administration is not None
 
     async def admit(self, entry: Entry, method: str, path: str) -> Tenant:
         """The tenant whose key this is, if key and rate allow this request.
@@ -274,9 +289,10 @@ class Tenancy:
     async def outline(self, number: int) -> Outline:
         """The outline of the tenant with this number, which is opened for it, or raises why not."""
         name, engine = self.names.get(number), self._open_engine()
-        if name is None:
+        terms = None if name is None else self._roster.terms.get(name)
+        if name is None or terms is None:
             raise StoreClosed("the tenant is served no more")
-        store = engine.borrow_open(name) or await self._borrow(name, self._roster.terms[name])
+        store = engine.borrow_open(name) or await self._borrow(name, terms)
         try:
             return await store.outline()
         finally:
@@ -291,6 +307,27 @@ class Tenancy:
         except EbusError:  # the health tells why
             return {}
         return {names[name]: sizes for name, sizes in found.items()}
+
+    async def holds_nothing_of(self, name: TenantName) -> bool:
+        """Whether nothing at all is stored under this name."""
+        return await self._open_engine().holds_nothing_of(name)
+
+    async def discard(self, name: TenantName, trash: str) -> int:
+        """Move what is stored of a tenant to the trash; returns how large that is."""
+        return await self._open_engine().discard(name, trash)
+
+    async def purge(self, trash: str) -> None:
+        """Delete for good what is in the trash under this id."""
+        await self._open_engine().purge(trash)
+
+    def refusal_of_one_more(self, name: TenantName) -> str | None:
+        """Why there is no room for one more tenant; None when there is."""
+        return self._counters.slots.refusal([name])
+
+    def number_of(self, name: str) -> int | None:
+        """A tenant's number, where it has one."""
+        slots = self._counters.slots
+        return slots.of(name) if slots.knows(name) else None
 
 
 SAMPLE_AGAIN_S = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter_ns
 
 import pytest
@@ -11,6 +12,7 @@ from ebus.http import figures as memory
 from ebus.http.figures import BOUNDS_S, BUCKETS, COMMITS, GAUGES, Figures
 from ebus.http.openapi import openapi_document
 from ebus.http.operations import OPERATIONS, OTHER, REASONS, STATUSES, operation_number
+from tests.http.conftest import write_config
 from tests.test_docs import raised_codes
 
 POST = operation_number("POST", "/events")
@@ -83,14 +85,26 @@ def test_a_status_and_a_reason_that_nobody_knows_are_counted_as_others() -> None
     assert figures.gather()[0, memory.REFUSALS][REASONS.index(OTHER)] == 1
 
 
-def test_every_operation_has_a_number() -> None:
-    document = openapi_document(load_config(None, {"API_KEY": "k" * 40}))
+def test_every_operation_has_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    write_config(path, {"admin_key_sha256": "0" * 64, "tenants": []})
+    document = openapi_document(load_config(str(path), {}))
     documented = {
         (method.upper(), route)
         for route, methods in document["paths"].items()
         for method in methods
     }
-    assert documented | {(OTHER, OTHER), ("GET", "/tenants")} == set(OPERATIONS)
+    assert documented | {(OTHER, OTHER)} == set(OPERATIONS)
+
+
+def test_reasons_that_do_not_fit_into_one_block_are_counted_too() -> None:
+    figures = Figures(1)
+    last = figures.of(0).of(0)
+    last.count_refusal(REASONS[-1])
+    last.count_refusal(REASONS[0])
+    blocks = figures.gather()
+    assert blocks[0, memory.MORE_REFUSALS][len(REASONS) - 1 - memory.CELLS] == 1
+    assert blocks[0, memory.REFUSALS][0] == 1
 
 
 def test_every_code_has_a_number() -> None:

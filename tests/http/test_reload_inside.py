@@ -164,10 +164,18 @@ def test_a_clock_that_jumps_hides_no_failure(monkeypatch: pytest.MonkeyPatch) ->
     assert state.note_accepted() == 2
     assert not state.is_failing
     assert (state.last_ok_s, state.last_failed_s) == (1.0, 1.0)
-    state.note_served(0, 2)
-    assert state.generation == 1  # the other worker does not follow yet
-    state.note_served(1, 2)
-    assert state.generation == 2
+    state.note_served(0, 2, 7)
+    assert (state.generation, state.revision) == (1, 0)  # the other worker does not follow yet
+    state.note_served(1, 2, 7)
+    assert (state.generation, state.revision) == (2, 7)
+
+
+def test_a_change_of_the_registry_hides_no_mistake_of_the_file() -> None:
+    state = ReloadState(1, revision=3)
+    assert state.revision == 3
+    state.note_failed()
+    assert state.note_followed() == 2
+    assert state.is_failing
 
 
 # What changes
