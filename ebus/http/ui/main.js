@@ -63,6 +63,7 @@ function enter({ isAdmin, name }) {
 
 function askForKey(problem = "") {
   shown.abort();
+  document.querySelector("dialog[open]")?.close();
   bar.hidden = true;
   document.title = "Sign in · ebus";
   showSignIn(main, problem, async (entered) => {

@@ -19,7 +19,7 @@ const SORTS = {
 };
 
 const COLUMNS = [
-  "tenant",
+  ["tenant", "name"],
   "state",
   ["requests/s", "number"],
   ["last minutes", "chart-cell"],
