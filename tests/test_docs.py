@@ -41,21 +41,30 @@ def test_every_variable_is_documented(variable: str) -> None:
     assert f"| `{variable}` |" in SETTINGS
 
 
-@pytest.mark.parametrize("name", main.commands)
+def commands() -> dict[str, click.Command]:
+    """Every command by its name, such as `serve` and `tenant create`."""
+    found = dict(main.commands)
+    for name, group in main.commands.items():
+        if isinstance(group, click.Group):
+            found |= {f"{name} {own}": command for own, command in group.commands.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     assert f"| `ebus {name}` |" in SETTINGS
-    for parameter in main.commands[name].params:
+    for parameter in commands()[name].params:
         if isinstance(parameter, click.Argument):
-            assert f"{parameter.human_readable_name}" in SETTINGS
+            assert f"{parameter.human_readable_name.upper()}" in SETTINGS
             continue
         assert isinstance(parameter, click.Option)
         assert f"`{parameter.opts[0]}" in SETTINGS
 
 
-@pytest.mark.parametrize("name", main.commands)
+@pytest.mark.parametrize("name", commands())
 def test_every_option_has_help(name: str) -> None:
-    assert main.commands[name].help
-    for parameter in main.commands[name].params:
+    assert commands()[name].help
+    for parameter in commands()[name].params:
         if isinstance(parameter, click.Option):
             assert parameter.help
 

@@ -214,10 +214,15 @@ def _say_it_is_up(config: Config, taken: socket.socket, claim: Claim | None) -> 
         logger.info("Data directory: %s", config.data_dir)
     port = taken.getsockname()[1]
     if claim is not None:
-        claim.say(f"http://{_address(config.host or '127.0.0.1', port)}")
+        here = _LOOPBACKS.get(config.host, config.host)
+        claim.say(f"http://{_address(here, port)}")
     logger.info("Server listening on %s", _address(config.host, port))
     for warning in config.warnings:
         logger.warning("%s", warning)
+
+
+_LOOPBACKS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not to listen
+"""Where who listens everywhere is found from this machine."""
 
 
 def _address(host: str, port: int) -> str:

@@ -72,15 +72,18 @@ class Administered:
         return {self.ask("GET", "/position", key=key).status_code for _ in range(times)}
 
 
-@contextmanager
-def administered(directory: Path, workers: int = 1, **top: Any) -> Iterator[Administered]:
-    config = {
+def config_of(**top: Any) -> dict[str, Any]:
+    return {
         "watch_config": False,
         "admin_key_sha256": hashlib.sha256(ADMIN_KEY.encode()).hexdigest(),
         "tenants": [FILED],
         **top,
     }
-    write_config(directory / "tenants.yaml", config)
+
+
+@contextmanager
+def administered(directory: Path, workers: int = 1, **top: Any) -> Iterator[Administered]:
+    write_config(directory / "tenants.yaml", config_of(**top))
     arguments = ["serve", "--config", "tenants.yaml", "--host", "127.0.0.1", "--port", "0"]
     server = start([*arguments, "--workers", str(workers)], cwd=directory)
     children: list[int] = []
