@@ -111,9 +111,11 @@ export async function tenantsView(main, { signal, query }) {
   await poll(read, EVERY_MS, signal, (error) => (problem.textContent = said(error)));
 }
 
-/** The admin key is good for figures only where the routes of the admin are not there. */
+/** A server of a single tenant has no routes for its admin: the key is good for figures only. */
 export function said(error) {
-  if (error?.status === 404 && error.code === "not_found") return "This server has no routes for its admin.";
+  if (error?.code === "not_found" || error?.code === "admin_key") {
+    return "This server has a single tenant: its admin key is for the figures at /metrics.";
+  }
   return error?.message ?? "";
 }
 
