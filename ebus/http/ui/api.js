@@ -4,6 +4,7 @@
 
 const KEPT = "ebus-key";
 const TIMEOUT_MS = 20_000;
+export const LONGEST_WAIT_MS = 30_000;
 
 let key = sessionStorage.getItem(KEPT);
 
@@ -45,7 +46,7 @@ export class ApiError extends Error {
 
   /** Whether it may go better by itself. */
   get passes() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.status === 0 || this.status === 429 || this.status >= 500 || this.code === "tenant_suspended";
   }
 }
 
@@ -133,8 +134,9 @@ export async function poll(ask, everyMs, signal, failed) {
         if (signal.aborted) return;
         if (!(error instanceof ApiError)) throw error;
         failed(error);
-        if (!error.passes) return;
-        waitMs = Math.max(error.retryAfterMs, Math.min(everyMs * 2 ** failures++, 30_000));
+        const patientMs = error.passes ? Math.min(everyMs * 2 ** failures, LONGEST_WAIT_MS) : LONGEST_WAIT_MS;
+        failures++;
+        waitMs = Math.max(error.retryAfterMs, patientMs);
       }
     }
     await pause(waitMs, signal);

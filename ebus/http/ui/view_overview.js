@@ -11,9 +11,9 @@ const MOST_SUBSCRIPTIONS = 8;
 
 const TILES = {
   head: ["Head", "the last position"],
-  appended: ["Events in a second"],
-  delivered: ["Events out a second"],
-  requests: ["Requests a second"],
+  appended: ["Events in/s"],
+  delivered: ["Events out/s"],
+  requests: ["Requests/s"],
   size: ["Database", "the tenant’s file"],
   wal: ["Write-ahead log", "beside it"],
 };
@@ -34,7 +34,7 @@ export async function overviewView(main, { signal, who }) {
       "section",
       {},
       el("h2", {}, "Requests"),
-      table("Requests by route", ["route", ["a second", "number"], ["all", "number"], ["on average", "number"]], routes),
+      table("Requests by route", [["route", "name"], ["per s", "number"], ["all", "number"], ["average", "number"]], routes),
       el("p", { class: "quiet" }, "Since the server’s start. What this page asks is in it: a request every two seconds."),
     ),
     el("section", {}, el("h2", {}, "Refusals"), table("Refusals by reason", ["reason", ["all", "number"]], refusals)),

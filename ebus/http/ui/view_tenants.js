@@ -4,7 +4,7 @@ import { ApiError, at, json, poll } from "./api.js";
 import { button, el, field, fill, select, table } from "./dom.js";
 import { showKey } from "./dialog.js";
 import { Rates, sparkline } from "./figures.js";
-import { bytes, count, NOTHING, rate } from "./format.js";
+import { bytes, count, rate } from "./format.js";
 import { createTenant } from "./tenant_actions.js";
 
 const EVERY_MS = 3_000;
@@ -149,6 +149,6 @@ function tenantRow({ tenant, state, figures }, rates) {
     el("td", { class: "chart-cell" }, sparkline(rates.all(requests), `Requests of ${tenant} a second: now ${rate(now)}`, 96, 20)),
     el("td", { class: "number" }, rate(rates.now(`${tenant} events_in`))),
     el("td", { class: "number" }, count(figures?.head)),
-    el("td", { class: "number" }, figures?.size_bytes == null ? NOTHING : bytes(figures.size_bytes)),
+    el("td", { class: "number" }, bytes(figures?.size_bytes)),
   );
 }
