@@ -29,7 +29,7 @@ FOLLOW_TIMEOUT_S = 30.0
 MOVE_TIMEOUT_S = 10.0
 """How long who deletes a tenant waits until nobody uses it any more."""
 
-FIRST_LOOK_S, LOOK_AGAIN_S = 0.001, 0.02
+FIRST_LOOK_S, LOOK_AGAIN_S = 0.001, 0.005
 
 
 class Administration:
