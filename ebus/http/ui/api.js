@@ -4,6 +4,7 @@
 
 const KEPT = "ebus-key";
 const TIMEOUT_MS = 20_000;
+const CHANGE_TIMEOUT_MS = 60_000; // an admin's change is answered when every worker has it
 export const LONGEST_WAIT_MS = 30_000;
 
 let key = sessionStorage.getItem(KEPT);
@@ -88,18 +89,18 @@ async function refusal(answer) {
   return refused;
 }
 
-function within(signal) {
-  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+function within({ signal, method = "GET" }) {
+  const timeout = AbortSignal.timeout(method === "GET" ? TIMEOUT_MS : CHANGE_TIMEOUT_MS);
   return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
 export async function json(path, options = {}) {
-  const answer = await request(path, { ...options, signal: within(options.signal) });
+  const answer = await request(path, { ...options, signal: within(options) });
   return answer.status === 204 ? null : answer.json();
 }
 
 export async function text(path, options = {}) {
-  const answer = await request(path, { ...options, signal: within(options.signal) });
+  const answer = await request(path, { ...options, signal: within(options) });
   return { text: await answer.text(), next: nextOf(answer) };
 }
 
