@@ -132,10 +132,10 @@ class Reader:
         analyze = program("systemd-analyze")
         self._stand_in("systemd-analyze", analyze)
         self._stand_in("systemctl", f"{sys.executable} {systemctl.__file__}")
-        beside = Path(analyze).parent.parent / "systemd"
+        unpacked = Path(analyze).parent.parent / "systemd"
         units = next(
             found
-            for found in (beside / "units", Path("/lib/systemd/system"))
+            for found in (unpacked / "lib/systemd/system", Path("/lib/systemd/system"))
             if (found / "sysinit.target").exists()
         )
         (self.root / "lib" / "systemd" / "system").mkdir(parents=True)
@@ -190,7 +190,9 @@ class Reader:
         return line.split('"')[1]
 
     def main_pids(self) -> Sequence[int]:
-        return [int(file.read_text()) for file in (self.root / "run").glob("*.pid")]
+        """What was started, and may run on."""
+        pids = map(systemctl.pid_in, (self.root / "run").glob("*.pid"))
+        return [pid for pid in pids if pid and systemctl.lives(pid)]
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +210,7 @@ class Reader:
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait(TIMEOUT_S)
         os.close(self._told)
-        for pid in self.main_pids():
-            if systemctl.lives(pid):
-                os.kill(pid, signal.SIGTERM)
-        systemctl.wait_for(self.main_pids())
+        pids = self.main_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        systemctl.wait_for(pids)

@@ -37,6 +37,7 @@ class Unit:
         ]
         self._pid_file = RUN / f"{self.name}.pid"
         self.log = RUN / f"{self.name}.log"
+        """What would be in the journal."""
 
     def all(self, setting: str) -> list[str]:
         return [value for name, value in self._settings if name == setting]
@@ -47,7 +48,7 @@ class Unit:
     @property
     def pid(self) -> int | None:
         """The main process, while it lives."""
-        pid = int(self._pid_file.read_text()) if self._pid_file.exists() else 0
+        pid = pid_in(self._pid_file) if self._pid_file.exists() else 0
         return pid if pid and lives(pid) else None
 
     def start(self) -> None:
@@ -55,6 +56,7 @@ class Unit:
             return
         for directory in self.all("StateDirectory"):
             path = ROOT / "var" / "lib" / directory
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=int(self.one("StateDirectoryMode", "0755"), 8), exist_ok=True)
         self._run("ExecStartPre")
         kind = self.one("Type", "simple")
@@ -62,18 +64,15 @@ class Unit:
             self._run("ExecStart")
         else:
             [line] = self.all("ExecStart")
-            with self.log.open("w") as log:
-                process = self._spawn(line, log.fileno())
+            said_before = len(self.log.read_text())
+            process = self._spawn(line)
             self._pid_file.write_text(str(process.pid))
-            self._wait_until_listening(process)
-
-    def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> None:
-        """systemd does not wait for that, and the page does not count on it."""
-        until_s = time.monotonic() + START_TIMEOUT_S
-        while LISTENING not in self.log.read_text():
-            if process.poll() is not None or time.monotonic() > until_s:
-                sys.exit(f"{self.name} did not start:\n{self.log.read_text()}")
-            time.sleep(0.02)
+            # systemd does not wait for that, and the page does not count on it.
+            until_s = time.monotonic() + START_TIMEOUT_S
+            while LISTENING not in self.log.read_text()[said_before:]:
+                if process.poll() is not None or time.monotonic() > until_s:
+                    sys.exit(f"{self.name} did not start:\n{self.log.read_text()}")
+                time.sleep(0.02)
 
     def reload(self) -> None:
         if self.pid is None:
@@ -92,22 +91,24 @@ class Unit:
     def _run(self, setting: str) -> None:
         for line in self.all(setting):
             if status := self._spawn(line).wait():
-                sys.exit(f"{self.name}: {line} ended with status {status}")
+                said = self.log.read_text()
+                sys.exit(f"{self.name}: {line} ended with status {status}; the log:\n{said}")
 
-    def _spawn(self, line: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    def _spawn(self, line: str) -> subprocess.Popen[bytes]:
         line = line.replace("$MAINPID", str(self.pid))
         if files := int(self.one("LimitNOFILE", "0")):
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # is inherited
-        return subprocess.Popen(
-            [_in_root(word) for word in shlex.split(line)],
-            env={**os.environ, **self._environment()},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=stderr,
-            stderr=stderr,
-            start_new_session=True,
-            umask=int(self.one("UMask", "0022"), 8),
-        )
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                [_in_root(word) for word in shlex.split(line)],
+                env={**os.environ, **self._environment()},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=int(self.one("UMask", "0022"), 8),
+            )
 
     def _environment(self) -> dict[str, str]:
         files = [Path(_in_root(path.removeprefix("-"))) for path in self.all("EnvironmentFile")]
@@ -118,6 +119,11 @@ class Unit:
 def _in_root(word: str) -> str:
     inside = ROOT / word.lstrip("/")
     return str(inside) if word.startswith("/") and inside.exists() else word
+
+
+def pid_in(file: Path) -> int:
+    """The number in a file; 0 in an empty one, such as `nginx -t` leaves."""
+    return int(file.read_text() or 0)
 
 
 def lives(pid: int) -> bool:
