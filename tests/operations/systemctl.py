@@ -2,7 +2,7 @@
 
 It reads the units in `$ROOT/etc/systemd/system`, and starts, reloads and stops what they name,
 with their environment, umask and limits. A path of theirs that is there below `$ROOT` means that
-one. Who may do what (users, namespaces, system calls) it leaves to systemd.
+one. What bounds them otherwise (namespaces, system calls) it leaves to systemd.
 """
 
 from __future__ import annotations
@@ -108,7 +108,15 @@ class Unit:
                 stderr=log,
                 start_new_session=True,
                 umask=int(self.one("UMask", "0022"), 8),
+                user=self._user(),
             )
+
+    def _user(self) -> str | int | None:
+        """The page's owner of the files, for the unit's user."""
+        if not self.one("User"):
+            return None
+        owner = os.environ["OWNER"]
+        return int(owner) if owner.isdigit() else owner
 
     def _environment(self) -> dict[str, str]:
         files = [Path(_in_root(path.removeprefix("-"))) for path in self.all("EnvironmentFile")]

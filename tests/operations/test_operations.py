@@ -66,6 +66,8 @@ def test_the_proxy_leaves_as_much_time_and_room_as_the_server() -> None:
     limits = Limits()
     assert limits.max_body_bytes == 16 * 1024**2
     assert "client_max_body_size 16m;" in PROXY
+    assert limits.max_head_bytes == 64 * 1024
+    assert "large_client_header_buffers 4 64k;" in PROXY
     [read_timeout_s] = re.findall(r"proxy_read_timeout (\d+)s;", PROXY)
     assert int(read_timeout_s) > max(limits.max_wait_s, HEARTBEAT_S)
     [kept_s] = re.findall(r"keepalive_timeout (\d+)s;", PROXY)
@@ -147,13 +149,15 @@ def check_service(reader: Reader, printed: Output) -> None:
 def check_schedule(reader: Reader, printed: Output) -> None:
     assert "alice: whole, 1 event up to position 1\n" in printed.stdout
     assert re.search(r"^\d{4}-\d\d-\d\dT\d{6}\n", printed.stdout)
+    for second in range(60):  # older ones
+        (reader.root / "var" / "backups" / "ebus" / f"2001-01-01T0000{second:02}").mkdir()
 
 
 def check_upgrade(reader: Reader, printed: Output) -> None:
     assert (reader.root / "opt" / "ebus").readlink() == Path("ebus-0.1.0")
     kept = sorted((reader.root / "var" / "backups" / "ebus").glob("2*T*"))
-    assert len(kept) == 2
-    files = [it / "alice.db" for it in (*kept, kept[0].parent / "latest")]
+    assert len(kept) == 48, "the oldest go"
+    files = [it / "alice.db" for it in (*kept[-2:], kept[0].parent / "latest")]
     assert len({file.stat().st_ino for file in files}) == 1, "what has not changed is linked"
     assert printed.stdout.count('{"status":"healthy"}') == 2
 
