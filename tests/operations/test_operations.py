@@ -133,6 +133,11 @@ def check_proxy(reader: Reader, printed: Output) -> None:
 def check_sizing(reader: Reader, printed: Output) -> None:
     assert 'ebus_head_position{tenant="alice"} 1.0' in printed.stdout
     assert re.search(r"^ebus_database_bytes\{tenant=\"bob\"\} \d", printed.stdout, re.MULTILINE)
+    [(stored, sent)] = re.findall(
+        r"^(\d+) bytes for one of (\d+) bytes of JSON$", printed.stdout, re.MULTILINE
+    )
+    assert int(sent) < int(stored) < 1.2 * int(sent), "5 to 20% more, says the page"
+    assert "\nVmRSS:" in printed.stdout
     files = setting("ebus.service", "LimitNOFILE")
     assert re.search(rf"^Max open files +{files} +{files} ", printed.stdout, re.MULTILINE)
 
