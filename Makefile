@@ -21,7 +21,7 @@ serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 	$(BIN)/ebus serve --config $(CONFIG)
 
 .PHONY: test
-test: $(VENV)/installed | wrk prometheus operations ## Set everything up and run every test
+test: $(VENV)/installed | wrk prometheus chromium operations ## Set everything up and run every test
 	$(BIN)/pytest -q -n $(PROCESSES) --dist worksteal
 
 .PHONY: torture
@@ -51,6 +51,10 @@ prometheus: $(VENV)/installed
 .PHONY: operations
 operations: $(VENV)/installed
 	@tests/install_operations.sh $(BIN)
+
+.PHONY: chromium
+chromium:
+	@tests/install_chromium.sh
 
 .PHONY: lint
 lint: $(VENV)/installed ## Check style and types

@@ -22,9 +22,10 @@ OF_OURS = {
     "ebus/bus": {"core", "bus", ""},
     "ebus/client": {"core", "client", ""},
     "ebus/config": {"core", "config"},
-    "ebus/http": {"core", "config", "http", ""},
+    "ebus/tenants": {"core", "config", "backends.sqlite", "tenants"},
+    "ebus/http": {"core", "config", "tenants", "http", ""},
     "ebus/moving": {"core", "moving"},
-    "ebus/cli": {"core", "config", "http", "moving", "cli", ""},
+    "ebus/cli": {"core", "config", "tenants", "http", "moving", "cli", ""},
     "ebus/testing": {"core", "testing", ""},
 }
 """Which of our rooms each room may import; "" is the front door."""
@@ -37,6 +38,7 @@ OF_OTHERS = {
     "ebus/bus": {"msgspec"},
     "ebus/client": {"msgspec", "httpx"},
     "ebus/config": {"msgspec", "yaml"},
+    "ebus/tenants": {"msgspec", "apsw"},
     "ebus/http": {
         "msgspec",
         "litestar",

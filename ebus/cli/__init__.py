@@ -13,6 +13,7 @@ from ebus.cli.import_ import import_
 from ebus.cli.keygen import keygen
 from ebus.cli.restore import restore
 from ebus.cli.serve import serve
+from ebus.cli.tenant import tenant
 from ebus.cli.verify import verify
 
 
@@ -45,3 +46,4 @@ main.add_command(verify)
 main.add_command(export)
 main.add_command(import_)
 main.add_command(copy)
+main.add_command(tenant)

@@ -7,8 +7,11 @@ import os
 import click
 
 from ebus.cli.serve import fail
-from ebus.config import Config, ConfigError, load_config
+from ebus.config import Config, load_config
 from ebus.core.engine import Findings, look_at, open_engine
+from ebus.core.errors import EbusError
+from ebus.tenants.merging import with_registered
+from ebus.tenants.place import read_registry
 
 
 @click.command()
@@ -27,7 +30,8 @@ def check(config_file: str | None) -> None:
     """
     try:
         config = load_config(config_file, os.environ)
-    except ConfigError as error:
+        config = with_registered(config, read_registry(config))
+    except EbusError as error:
         fail(str(error))
     engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
     findings = look_at(engine, (tenant.name for tenant in config.tenants))
@@ -44,6 +48,9 @@ def _describe(config: Config, findings: Findings) -> None:
     click.echo(f"Tenants: {count}")
     for tenant in config.tenants:
         durability = f", durability {tenant.durability}" if tenant.durability else ""
-        click.echo(f"  {tenant.name}: {findings.tenants.get(tenant.name, 'new')}{durability}")
+        source = ", in the registry" if tenant.is_registered else ""
+        state = ", suspended" if tenant.is_suspended else ""
+        found = findings.tenants.get(tenant.name, "new")
+        click.echo(f"  {tenant.name}: {found}{durability}{source}{state}")
     for warning in config.warnings:
         click.echo(f"WARNING: {warning}", err=True)

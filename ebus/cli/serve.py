@@ -16,7 +16,7 @@ import msgspec
 
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
-from ebus.core.errors import EbusError
+from ebus.core.errors import EbusError, StoreBusy
 from ebus.http.handover import Handover
 from ebus.http.reload import load_first
 from ebus.http.reload_alone import AloneReloads, Take
@@ -25,6 +25,11 @@ from ebus.http.roster import Counters
 from ebus.http.server import Reloads, listen, run
 from ebus.http.tenancy import Tenancy
 from ebus.http.workers import MAX_WORKERS, Worker, Workers
+from ebus.tenants.claim import Claim
+from ebus.tenants.merging import with_registered
+from ebus.tenants.place import registry_path
+from ebus.tenants.registry import Registry
+from ebus.tenants.trash import finish_deletions
 
 logger = logging.getLogger("ebus")
 
@@ -85,6 +90,10 @@ def serve(
         config = msgspec.structs.replace(config, host=host)
     if port is not None:
         config = msgspec.structs.replace(config, port=port)
+    try:
+        claim, config = claimed(config)
+    except EbusError as error:
+        fail(f"Failed to start: {error}" if not isinstance(error, ConfigError) else str(error))
     if loaded is not None:
         loaded = msgspec.structs.replace(loaded, config=config)
     try:
@@ -92,7 +101,7 @@ def serve(
     except (OSError, UnicodeError) as error:
         fail(_cannot_listen(config, error))
     _say_what_starts(config)
-    started = partial(_say_it_is_up, config, sockets[0])
+    started = partial(_say_it_is_up, config, sockets[0], claim)
     counters = Counters(config, workers=workers)
     serve_on = partial(_serve, access_log=access_log, counters=counters)
     status = 0
@@ -108,7 +117,12 @@ def serve(
             if overseer is not None:
                 current = overseer.config
                 follow = partial(
-                    WorkerReloads, handover, counters, worker.place, overseer.generation
+                    WorkerReloads,
+                    handover,
+                    counters,
+                    worker.place,
+                    overseer.generation,
+                    worker.ask_to_follow,
                 )
             serve_on(
                 current,
@@ -174,7 +188,24 @@ def _say_what_starts(config: Config) -> None:
         logger.info("Config file: %s", config.config_file)
 
 
-def _say_it_is_up(config: Config, taken: socket.socket) -> None:
+def claimed(config: Config) -> tuple[Claim | None, Config]:
+    """The sole right to the registry of tenants, and the config with its tenants.
+
+    None where there is no registry and nobody could make tenants in one. Held until the process
+    and those that it forks have ended. Raises `EbusError`.
+    """
+    path = registry_path(config)
+    if path is None or not (config.admin_key_digest or path.exists()):
+        return None, config
+    claim = Claim.take(path.parent)
+    if claim is None:
+        raise StoreBusy(f"{path} belongs to another server, or a command is changing it")
+    with Registry(path) as registry:
+        finish_deletions(config, registry)
+        return claim, with_registered(config, registry.read())
+
+
+def _say_it_is_up(config: Config, taken: socket.socket, claim: Claim | None) -> None:
     names = " ".join(tenant.name for tenant in config.tenants)
     if config.single_tenant:
         logger.info("Database: %s", os.path.join(config.data_dir, f"{names}.db"))
@@ -182,9 +213,16 @@ def _say_it_is_up(config: Config, taken: socket.socket) -> None:
         logger.info("Initialized %d tenants: [%s]", len(config.tenants), names)
         logger.info("Data directory: %s", config.data_dir)
     port = taken.getsockname()[1]
+    if claim is not None:
+        here = _LOOPBACKS.get(config.host, config.host)
+        claim.say(f"http://{_address(here, port)}")
     logger.info("Server listening on %s", _address(config.host, port))
     for warning in config.warnings:
         logger.warning("%s", warning)
+
+
+_LOOPBACKS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not to listen
+"""Where who listens everywhere is found from this machine."""
 
 
 def _address(host: str, port: int) -> str:

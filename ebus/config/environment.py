@@ -81,6 +81,7 @@ VARIABLES = {
     "RATE_LIMIT": Variable("rate_limit", parse_rate, "100"),
     "RATE_BURST": Variable("rate_burst", whole_number(1, MAX_RATE), "200"),
     "ENABLE_GZIP": Variable("enable_gzip", parse_switch, "true"),
+    "ENABLE_UI": Variable("enable_ui", parse_switch, "false"),
     "READ_TIMEOUT": Variable("read_timeout_s", parse_duration, "30s"),
     "WRITE_TIMEOUT": Variable("write_timeout_s", parse_duration, "60s"),
     "IDLE_TIMEOUT": Variable("idle_timeout_s", parse_duration, "120s"),

@@ -105,12 +105,14 @@ def read_file(path: str, file: ConfigFile | None = None) -> Reading:
     default_limits = TenantLimits()
     if "tenant_limits" in top.values:
         default_limits = tenant_limits(top.values["tenant_limits"], default_limits, mistakes)
-    tenants = check_tenants(top.values.get("tenants", []), limits, default_limits, mistakes)
+    _need_tenants(top, mistakes)
+    tenants = check_tenants(top.values.get("tenants") or [], limits, default_limits, mistakes)
     fields = {
         "config_file": path,
         **_engine_fields(top, mistakes, warnings),
         "durability": top.values.get("durability", "full"),
         "tenants": tenants.configs,
+        "tenant_limits": default_limits,
         "limits": limits,
         "tenants_visible": top.values.get("tenants_visible", "all"),
         "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
@@ -137,6 +139,16 @@ def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:
         mistakes.add(line_of(root), f"the file {wrong}; write `tenants: {TENANTS.example}`")
         return None
     return section
+
+
+def _need_tenants(top: Section, mistakes: FileMistakes) -> None:
+    """There must be some, unless there is an admin key with which to make them."""
+    if "admin_key_sha256" in top.lines:
+        return
+    if "tenants" not in top.lines:
+        mistakes.add(top.line, told("tenants", Wrong("is missing"), TENANTS.example))
+    elif top.values.get("tenants", ()) is None:
+        mistakes.add(top.lines["tenants"], told("tenants", Wrong("is empty"), TENANTS.example))
 
 
 def _admin_key_digest(top: Section, tenants: Tenants, mistakes: FileMistakes) -> bytes | None:

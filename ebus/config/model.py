@@ -56,12 +56,18 @@ class TenantConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: TenantName
 
     keys: tuple[KeyConfig, ...]
-    """At least one."""
+    """At least one, of those of the config file."""
 
     durability: Durability | None = None
     """Overrides `Config.durability` for this tenant."""
 
     limits: TenantLimits = TenantLimits()
+
+    is_registered: bool = False
+    """Whether it stands in the registry and not in the config file, see `ebus.tenants`."""
+
+    is_suspended: bool = False
+    """Its keys are known, and open nothing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +85,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "full"
 
     tenants: tuple[TenantConfig, ...]
-    """At least one, in the file's order. Names differ in more than case; so do the keys."""
+    """In the file's order, then those of the registry. At least one, unless there is an admin key.
+    Names differ in more than case; so do the keys."""
+
+    registry_revision: int = 0
+    """Which state of the registry the tenants are of; 0 when there is none, or none in it."""
+
+    tenant_limits: TenantLimits = TenantLimits()
+    """Where a tenant's own limits say nothing."""
 
     limits: Limits
 
@@ -106,6 +119,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     watch_config: bool = True
     """Whether the config file is read again when it changes, and not only on SIGHUP."""
+
+    enable_ui: bool = True
+    """Whether the page at /ui and the documentation at /docs are served."""
 
     enable_gzip: bool = False
     read_timeout_s: float = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import msgspec
-from yaml.nodes import Node
+from yaml.nodes import Node, SequenceNode
 
 from ebus.config.api_key import ApiKey, KeyWarnings, parse_api_key, parse_digest
 from ebus.config.mistakes import FileMistakes, Wrong
@@ -71,11 +71,18 @@ _ELSEWHERE = {
 
 _EXAMPLE = '{name: "alice", api_key: "…"}'
 
-TENANTS = Key(
-    list_of("a tenant", mapping(TENANT_KEYS, elsewhere=_ELSEWHERE), example=_EXAMPLE),
-    f"[{_EXAMPLE}]",
-    required=True,
-)
+_read_some = list_of("a tenant", mapping(TENANT_KEYS, elsewhere=_ELSEWHERE), example=_EXAMPLE)
+
+
+def _read_tenants(node: Node, mistakes: FileMistakes) -> list[Section] | None:
+    """None for a list of none, which will do where tenants are made at run time."""
+    if isinstance(node, SequenceNode) and not node.value:
+        return None
+    sections: list[Section] = _read_some(node, mistakes)
+    return sections
+
+
+TENANTS = Key(_read_tenants, f"[{_EXAMPLE}]")
 
 
 class Tenants(msgspec.Struct, frozen=True):

@@ -24,9 +24,11 @@ from ebus.core.consumers import Change, Subscription
 from ebus.core.engine import (
     Durability,
     Engine,
+    SupportsAbsent,
     SupportsDurability,
     SupportsHealth,
     SupportsSettle,
+    SupportsTrash,
     look_at,
 )
 from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
@@ -253,7 +255,8 @@ class AsyncTenantStore:
     def _written(self) -> None:
         if self.on_written is not None:
             self.on_written()
-        self.tell()
+        if self._watchers:
+            self.tell()
 
     async def read_wire(
         self,
@@ -358,13 +361,19 @@ class AsyncTenantStore:
         self, commit: Callable[[Sequence[Write]], list[Written] | None], writes: Sequence[Write]
     ) -> list[Written] | None:
         """A small commit, here and now, on the same terms as a small read."""
-        begun_s = time.monotonic()
-        if begun_s < self._rests_until_s:
+        begun_ns = time.monotonic_ns()
+        if begun_ns < self._rests_until_s * 1e9:
             return None
+        results = None
         try:
-            return commit(writes)
+            results = commit(writes)
         finally:
-            self._rest_if_slow(begun_s)
+            duration_ns = time.monotonic_ns() - begun_ns
+            if duration_ns > SLOW_S * 1e9:
+                self._rests_until_s = time.monotonic() + REST_S
+        if results is not None and self._writes.observed is not None:
+            self._writes.observed(len(writes), duration_ns)
+        return results
 
     def _rest_if_slow(self, begun_s: float) -> None:
         now_s = time.monotonic()
@@ -630,6 +639,15 @@ class AsyncEngine:
             place.users -= 1
             raise
 
+    def borrow_at_once(self, name: TenantName) -> AsyncTenantStore | None:
+        """Like `borrow`, but None, and nothing to give back, unless the tenant is open."""
+        place = self._places.get(name)
+        if place is None or place.store is None or self._closing:
+            return None
+        place.users += 1
+        self._places.move_to_end(name)
+        return place.store
+
     def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
         """Like `borrow`, for who only looks: None, and nothing to give back, unless it is open.
 
@@ -734,9 +752,38 @@ class AsyncEngine:
     async def settle(self, names: Iterable[TenantName]) -> None:
         """Finish what was left to do for tenants that were put away, where they are not open."""
         closed = [name for name in names if name not in self._places]
+        if closings := [self._closings[name] for name in closed if name in self._closings]:
+            await asyncio.wait(closings)
         if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
             settle = partial(_settle_all, self._engine, closed)
             await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+
+    async def holds_nothing_of(self, name: TenantName) -> bool:
+        """Whether nothing at all is stored under this name, nor under one that is like it."""
+        engine = self._engine
+
+        def look() -> bool:
+            if isinstance(engine, SupportsAbsent):
+                return bool(engine.absent([name]))
+            return name not in engine.tenants()
+
+        return await asyncio.get_running_loop().run_in_executor(self._openings, look)
+
+    async def discard(self, name: TenantName, trash: str) -> int:
+        """Like `SupportsTrash.discard`, of a tenant that nobody is to use any more."""
+        assert isinstance(self._engine, SupportsTrash)
+        if name in self._places:
+            raise StoreBusy(f"tenant {name} is in use")
+        if name in self._closings:
+            await asyncio.wait([self._closings[name]])
+        discard = partial(self._engine.discard, name, trash)
+        return await asyncio.get_running_loop().run_in_executor(self._openings, discard)
+
+    async def purge(self, trash: str) -> None:
+        """Like `SupportsTrash.purge`."""
+        assert isinstance(self._engine, SupportsTrash)
+        purge = partial(self._engine.purge, trash)
+        await asyncio.get_running_loop().run_in_executor(self._openings, purge)
 
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""

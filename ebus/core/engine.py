@@ -131,6 +131,24 @@ class SupportsSettle(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsTrash(Protocol):
+    """The power to put away everything of a tenant, so that it is gone and yet not lost."""
+
+    def discard(self, name: str, trash: str) -> int:
+        """Move everything of a tenant to the trash, under this id. Returns its size in bytes.
+
+        A tenant opened under the same name afterwards is new: its positions start at 1. What was
+        cut off half way is finished by the same call. An id has letters, digits, `_` and `-`.
+        Raises `StoreBusy` while anybody has the tenant open, and `StoreUnavailable`.
+        """
+        ...
+
+    def purge(self, trash: str) -> None:
+        """Delete for good what was put away under this id. Where nothing was, that is fine."""
+        ...
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What a look at an engine and its tenants has found."""
 

@@ -10,7 +10,9 @@
     │   ├── InvalidFilter         a filter that cannot be one
     │   ├── InvalidExpectation    an expectation that cannot be one
     │   ├── InvalidCheckpoint     a checkpoint's name or position that is none
-    │   └── InvalidLease          a lease's bounds that are none
+    │   ├── InvalidLease          a lease's bounds that are none
+    │   ├── InvalidLimits         limits of a tenant that cannot be
+    │   └── NotConfirmed          what destroys something has to be said twice
     ├── Conflict                  what is stored says otherwise; knows the current value
     │   ├── IdConflict            an event with this id is stored, with other content
     │   ├── PositionConflict      the log is not at the position that was expected
@@ -18,7 +20,14 @@
     │   ├── MatchConflict         an event came that was not to have come
     │   ├── CheckpointConflict    a checkpoint is not at the position that was expected
     │   ├── LeaseLost             it has ended: its events are somebody else's now
-    │   └── TooManyParked         so much of a subscription has failed that it stands still
+    │   ├── TooManyParked         so much of a subscription has failed that it stands still
+    │   ├── TenantExists          the name is taken, or one that differs in case only
+    │   ├── TenantInFile          the config file has the tenant, which only an editor changes
+    │   ├── NotSuspended          only what nobody uses is deleted
+    │   └── KeyExists             the tenant has a key of this name
+    ├── UnknownTenant             there is none of this name
+    ├── UnknownKey                the tenant has no key of this name
+    ├── UnknownTrash              nothing was put away under this id
     ├── EngineError               the engine itself cannot be had
     │   ├── UnknownEngine
     │   └── EngineNotInstalled
@@ -34,7 +43,7 @@
         ├── StoreForeign          the file is somebody else's
         └── StoreNewer            a newer ebus wrote it
 
-`InvalidInput` and `Conflict` carry a message made for the caller. The messages of
+`InvalidInput`, `Conflict` and what is unknown carry a message made for the caller. The messages of
 `StoreError` and `StoreRefused` are for the operator: they may name files, so no server
 passes them on to its clients.
 """
@@ -85,6 +94,14 @@ class InvalidExpectation(InvalidInput):
 
 class InvalidLease(InvalidInput):
     code = "invalid_lease"
+
+
+class InvalidLimits(InvalidInput):
+    code = "invalid_limits"
+
+
+class NotConfirmed(InvalidInput):
+    code = "not_confirmed"
 
 
 class InvalidEvent(InvalidInput):
@@ -168,6 +185,34 @@ class TooManyParked(Conflict):
     """`current` is how many ranges are parked."""
 
     code = "too_many_parked"
+
+
+class TenantExists(Conflict):
+    code = "tenant_exists"
+
+
+class TenantInFile(Conflict):
+    code = "tenant_in_file"
+
+
+class NotSuspended(Conflict):
+    code = "not_suspended"
+
+
+class KeyExists(Conflict):
+    code = "key_exists"
+
+
+class UnknownTenant(EbusError, LookupError):
+    code = "unknown_tenant"
+
+
+class UnknownKey(EbusError, LookupError):
+    code = "unknown_key"
+
+
+class UnknownTrash(EbusError, LookupError):
+    code = "unknown_trash"
 
 
 class EngineError(EbusError):

@@ -8,7 +8,9 @@ from typing import Any
 from ebus.core.errors import InvalidTenantName
 from ebus.core.limits import Limits
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
+NAME_PATTERN = "[A-Za-z0-9_-]+"
+
+_NAME = re.compile(NAME_PATTERN)
 
 
 class TenantName(str):

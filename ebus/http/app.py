@@ -10,20 +10,23 @@ from litestar import Litestar, Request, Response
 from litestar import route as http_route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
+from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp
 
 from ebus.config import Config
 from ebus.http.compression import compress
 from ebus.http.door import Door, call, note_refusal
 from ebus.http.endpoint import Route
-from ebus.http.openapi import openapi_routes
+from ebus.http.openapi import openapi_document, openapi_routes
 from ebus.http.problems import MEDIA_TYPE, problem_of
 from ebus.http.routes import event_routes
+from ebus.http.routes.admin import admin_routes
 from ebus.http.routes.health import health_routes
 from ebus.http.routes.leases import lease_routes
 from ebus.http.routes.metrics import metric_routes
 from ebus.http.routes.subscriptions import subscription_routes
 from ebus.http.routes.tenants import tenant_routes
+from ebus.http.routes.ui import ui_routes
 from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import tenant_of
 
@@ -40,6 +43,17 @@ def create_app(config: Config, tenancy: Tenancy | None = None) -> ASGIApp:
     return compress(served) if config.enable_gzip else served
 
 
+class _Litestar(Litestar):
+    """Without what Litestar adds for pydantic and attrs where they are installed.
+
+    No handler here has a type of theirs, and to import them takes a third of a server's start.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return plugins
+
+
 def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> Litestar:
     """What lies behind the door. `routes` are known here for their other methods' sake."""
 
@@ -51,15 +65,18 @@ def create_routes(config: Config, tenancy: Tenancy, routes: Iterable[Route]) -> 
         finally:
             await tenancy.stop()
 
-    return Litestar(
+    document = openapi_document(config)
+    return _Litestar(
         [
             *(_handler(route, config) for route in routes),
             *subscription_routes(config),
             *lease_routes(config, tenancy.live),
             *metric_routes(config, tenancy),
             *tenant_routes(tenancy),
+            *admin_routes(config, tenancy),
             *health_routes(tenancy),
-            *openapi_routes(config),
+            *openapi_routes(document),
+            *ui_routes(config, document),
         ],
         lifespan=[lifespan],
         exception_handlers={Exception: _answer_error},

@@ -19,6 +19,7 @@ from ebus.config import Config
 from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Body
+from ebus.http.credentials import digest_of_key
 from ebus.http.endpoint import Call, Route
 from ebus.http.figures import TenantFigures
 from ebus.http.leaving import Leaving
@@ -36,9 +37,16 @@ logger = logging.getLogger("ebus.http")
 OPEN_PATHS = frozenset({"/health"})
 """What is answered without a key."""
 
+PAGE_PATHS = frozenset({"/ui", "/docs", "/docs/"})
+PAGE_FILES = "/ui/"
+"""So are the page and the documentation, and the files below; they hold no secret."""
+
+
+ADMIN_PATHS = "/admin/"
+"""What begins so is for the admin key alone, where there is one."""
 
 ADMIN_OPERATIONS = frozenset({("GET", "/metrics")})
-"""What the admin key is for."""
+"""What the admin key may do besides."""
 
 MAX_PATH_CHARS = 1_024
 """Longer than any path that leads somewhere. The router remembers the last 1,024 that it saw."""
@@ -91,7 +99,7 @@ class Door:
     async def _serve(
         self, scope: HTTPScope, receive: Receive, send: Counted, request: About
     ) -> None:
-        if scope["path"] in OPEN_PATHS:
+        if self._is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
@@ -100,10 +108,15 @@ class Door:
             state["admin"] = True
             await self._app(scope, receive, send)
             return
-        entry = self._tenancy.recognise(headers, scope["client"])
+        if path.startswith(ADMIN_PATHS) and self._tenancy.has_administration:
+            await self._administer(scope, receive, send)
+            return
+        entry = self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
         send.figures = entry.figures
         request.tenant = entry.tenant.name
-        tenant = await self._tenancy.admit(entry, method, path)
+        tenant = self._tenancy.admit_at_once(entry, method, path)
+        if tenant is None:
+            tenant = await self._tenancy.admit(entry)
         body = state["body"] = Body(self._tenancy.bodies, tenant.name)
         try:
             route = self._routes.get((method, path))
@@ -120,6 +133,32 @@ class Door:
         finally:
             body.leave()
             self._tenancy.leave(tenant)
+
+    def _is_open(self, path: str) -> bool:
+        if path in OPEN_PATHS:
+            return True
+        is_page = path in PAGE_PATHS or path.startswith(PAGE_FILES)
+        return is_page and self._config.enable_ui
+
+    async def _administer(self, scope: HTTPScope, receive: Receive, send: Counted) -> None:
+        if not self._tenancy.is_admin(scope["headers"]):
+            headers = scope["headers"]
+            self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
+            raise Problem(
+                403,
+                "insufficient_scope",
+                "This is for the server's admin key; a tenant's key does not open it",
+                {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+            )
+        if len(scope["path"]) > MAX_PATH_CHARS:
+            raise nothing_there()
+        state = scope["state"]
+        state["admin"] = True
+        body = state["body"] = Body(self._tenancy.bodies, ADMIN_PATHS)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            body.leave()
 
 
 class Counted:
@@ -190,7 +229,7 @@ async def call(
     leaving = Leaving(receive)
     try:
         return await route.endpoint(
-            Call(tenant, scope["query_string"], body, scope["headers"], leaving.when_left)
+            Call(tenant, scope["query_string"], body, dict(scope["headers"]), leaving.when_left)
         )
     finally:
         leaving.end()

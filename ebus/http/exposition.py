@@ -140,8 +140,9 @@ def _refusals(seen: Seen) -> Iterator[Metric]:
         "Requests that were refused, by the code of the problem.",
         labels=["tenant", "reason"],
     )
-    for number, _, block in _blocks(seen, figures.REFUSALS, figures.REFUSALS):
-        for reason, count in zip(REASONS, block, strict=False):
+    for number, kind, block in _blocks(seen, figures.REFUSALS, figures.MORE_REFUSALS):
+        reasons = REASONS[(kind - figures.REFUSALS) * figures.CELLS :]
+        for reason, count in zip(reasons, block, strict=False):
             if count:
                 refusals.add_metric([_name(seen, number), reason], count)
     yield refusals

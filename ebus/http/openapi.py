@@ -15,6 +15,7 @@ import ebus
 from ebus.config import Config
 from ebus.http.answers import JSON, Answer
 from ebus.http.framing import NDJSON, SSE
+from ebus.http.openapi_admin import admin_paths, admin_schemas
 from ebus.http.openapi_shapes import (
     ERRORS,
     READING,
@@ -31,10 +32,11 @@ from ebus.http.openapi_shapes import (
     schemas,
     text,
 )
+from ebus.http.static_files import MEDIA_TYPES, load_files
 
 
-def openapi_routes(config: Config) -> list[HTTPRouteHandler]:
-    body = msgspec.json.encode(openapi_document(config))
+def openapi_routes(document: Json) -> list[HTTPRouteHandler]:
+    body = msgspec.json.encode(document)
 
     @get("/openapi.json")
     async def read_openapi() -> ASGIApp:
@@ -46,6 +48,10 @@ def openapi_routes(config: Config) -> list[HTTPRouteHandler]:
 def openapi_document(config: Config) -> Json:
     """The document for a server with this config: its limits stand in it."""
     paths = {**_event_paths(config), **_subscription_paths(config), **_operator_paths()}
+    if config.enable_ui:
+        paths |= _page_paths()
+    administered = admin_paths(config)
+    paths |= administered
     if not config.single_tenant:
         paths["/tenants"] = {
             "get": operation(
@@ -67,7 +73,7 @@ def openapi_document(config: Config) -> Json:
         "security": [{"key": []}, {"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": schemas(config),
+            "schemas": schemas(config) | (admin_schemas() if administered else {}),
             "responses": {status: problem(text) for status, text in ERRORS.items()},
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -410,3 +416,41 @@ def _operator_paths() -> Json:
             "get": operation("readOpenapi", "This document", {"type": "object"}),
         },
     }
+
+
+def _page_paths() -> Json:
+    return {
+        "/ui": _read_and_head("readPage", "The page for people", "text/html; charset=utf-8"),
+        "/ui/{file}": _read_and_head(
+            "readPageFile",
+            "A file of the page",
+            *sorted(MEDIA_TYPES.values()),
+            parameters=[in_path("file", "Its name", enum=sorted(load_files("ui")))],
+        ),
+        "/docs": _read_and_head("readDocs", "This document for people", "text/html; charset=utf-8"),
+    }
+
+
+def _read_and_head(
+    operation_id: str, summary: str, *media_types: str, parameters: list[Json] | None = None
+) -> Json:
+    """A file that is read without a key."""
+    responses: Json = {
+        "200": {
+            "description": "Done",
+            "headers": {"ETag": {"description": "Its tag", "schema": {"type": "string"}}},
+            "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types},
+        },
+        "304": {"description": "The client has it, as its If-None-Match says"},
+        "500": {"$ref": "#/components/responses/500"},
+    }
+    if parameters:
+        responses["404"] = {"$ref": "#/components/responses/404"}
+    read: Json = {
+        "operationId": operation_id,
+        "summary": summary,
+        "security": [],
+        "parameters": parameters or [],
+        "responses": dict(sorted(responses.items())),
+    }
+    return {"get": read, "head": {**read, "operationId": f"{operation_id}Head"}}

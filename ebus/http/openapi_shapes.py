@@ -24,7 +24,7 @@ Json = dict[str, Any]
 ERRORS = {
     "400": "What was sent cannot be read, or is not what it must be",
     "401": "No API key, a wrong one, or one that has expired",
-    "403": "The API key is only for reading, for writing, or the admin key; or this needs both",
+    "403": "The API key is not for this, or the tenant is suspended",
     "408": "The body did not arrive in time",
     "404": "There is no such thing",
     "409": "What is stored says otherwise; nothing was changed",

@@ -33,6 +33,25 @@ OPERATIONS: tuple[tuple[str, str], ...] = (
     ("HEAD", "/health"),
     ("GET", "/openapi.json"),
     ("GET", "/tenants"),
+    ("GET", "/ui"),
+    ("HEAD", "/ui"),
+    ("GET", "/ui/{file}"),
+    ("HEAD", "/ui/{file}"),
+    ("GET", "/docs"),
+    ("HEAD", "/docs"),
+    ("GET", "/admin/tenants"),
+    ("POST", "/admin/tenants"),
+    ("GET", "/admin/tenants/{tenant}"),
+    ("PATCH", "/admin/tenants/{tenant}"),
+    ("DELETE", "/admin/tenants/{tenant}"),
+    ("POST", "/admin/tenants/{tenant}/suspend"),
+    ("POST", "/admin/tenants/{tenant}/resume"),
+    ("POST", "/admin/tenants/{tenant}/keys"),
+    ("DELETE", "/admin/tenants/{tenant}/keys/{key_name}"),
+    ("POST", "/admin/tenants/{tenant}/rotate-key"),
+    ("GET", "/admin/trash"),
+    ("DELETE", "/admin/trash/{trash}"),
+    ("GET", "/admin/audit"),
 )
 """Method and route, as the OpenAPI document names them."""
 
@@ -45,7 +64,10 @@ APPENDING = frozenset(
 )
 """Operations whose events come in; those of all others go out."""
 
-STATUSES = (204, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 429, 431, 500, 503, 507, 0)
+STATUSES = (
+    *(201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 429, 431),
+    *(500, 503, 507, 0),
+)
 """Every status beside 200; 0 stands for any other."""
 
 REASONS = (
@@ -53,6 +75,7 @@ REASONS = (
     "admin_key",
     "bad_request",
     "body_too_large",
+    "change_pending",
     "checkpoint_conflict",
     "conflict",
     "engine_error",
@@ -73,19 +96,24 @@ REASONS = (
     "invalid_input",
     "invalid_json",
     "invalid_lease",
+    "invalid_limits",
     "invalid_parameter",
     "invalid_query",
     "invalid_range",
     "invalid_subscription_id",
     "invalid_tenant_name",
+    "key_exists",
     "key_expired",
     "key_invalid",
     "key_required",
     "lease_lost",
     "match_conflict",
     "method_not_allowed",
+    "no_registry",
+    "not_confirmed",
     "not_found",
     "not_parked",
+    "not_suspended",
     "position_conflict",
     "quota_exceeded",
     "rate_limited",
@@ -101,12 +129,18 @@ REASONS = (
     "store_overloaded",
     "store_refused",
     "store_unavailable",
+    "tenant_exists",
+    "tenant_in_file",
+    "tenant_suspended",
     "too_many_connections",
     "too_many_failed_keys",
     "too_many_parked",
     "too_many_tails",
     "unknown_engine",
+    "unknown_key",
     "unknown_subscription",
+    "unknown_tenant",
+    "unknown_trash",
     "unsupported_media_type",
     "version_conflict",
 )

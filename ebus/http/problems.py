@@ -26,6 +26,9 @@ from ebus.core.errors import (
     StoreOverloaded,
     StoreRefused,
     StoreUnavailable,
+    UnknownKey,
+    UnknownTenant,
+    UnknownTrash,
 )
 from ebus.http.answers import Answer
 
@@ -112,6 +115,9 @@ MEANINGS: dict[type[EbusError], _Meaning] = {
     InvalidInput: _Meaning(400),
     CheckpointConflict: _Meaning(412),
     Conflict: _Meaning(409),
+    UnknownTenant: _Meaning(404),
+    UnknownKey: _Meaning(404),
+    UnknownTrash: _Meaning(404),
     StoreBusy: _Meaning(503, "The tenant's database is in use elsewhere; try again", 1),
     StoreClosed: _Meaning(503, "The server is shutting down; try again", 1),
     StoreOverloaded: _Meaning(503, "Too many requests of this tenant are waiting; try again", 1),

@@ -19,11 +19,15 @@ from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
 from ebus.http.reload_state import ReloadState
 from ebus.http.slots import Slots
+from ebus.tenants.merging import following, with_registered
+from ebus.tenants.place import read_registry
 
 logger = logging.getLogger("ebus.http")
 
 CHANGEABLE = (
     "tenants",
+    "registry_revision",
+    "tenant_limits",
     "durability",
     "tenants_visible",
     "trusted_proxies",
@@ -129,6 +133,8 @@ def _waiting(running: Config, read: Config) -> Iterator[str]:
         running.engine != read.engine and running.data_dir == read.data_dir
     ):
         yield "engine"
+    if running.admin_key_digest != read.admin_key_digest:
+        yield "admin_key_sha256"
     for name in Limits.__struct_fields__:
         if getattr(running.limits, name) != getattr(read.limits, name):
             yield f"limits.{name}"
@@ -144,6 +150,9 @@ class Proposal(msgspec.Struct, frozen=True):
     is_new: bool = True
     """Whether it has to be accepted; if not, it is the one that is served."""
 
+    is_followed: bool = False
+    """Whether it is the registry that has changed, and not the file."""
+
 
 def propose(running: Config, environment: Mapping[str, str], *, unless: bytes | None) -> Proposal:
     """Read the config again. It is as it was where its digest is `unless`. Raises `ConfigError`."""
@@ -152,10 +161,28 @@ def propose(running: Config, environment: Mapping[str, str], *, unless: bytes | 
     if read is None:
         warnings = tuple(it for it in file.warnings if it not in running.warnings)
         return Proposal(running, file.digest, Changes(), warnings, is_new=False)
+    # Of the place where the registry is now, which is another one from the next start on.
+    read = with_registered(read, read_registry(running))
     config, waiting = servable(running, read)
     later = tuple(f"{name} has changed, and takes effect at the next start" for name in waiting)
     changes = changes_between(running, config)
     return Proposal(config, file.digest, changes, (*later, *config.warnings))
+
+
+def follow(running: Config, digest: bytes) -> Proposal:
+    """The same config with the tenants that the registry has now. The file is not read.
+
+    Raises `EbusError` when the registry cannot be read.
+    """
+    config, conflicts = following(running, read_registry(running))
+    return Proposal(
+        config,
+        digest,
+        changes_between(running, config),
+        tuple(f"not served: {conflict}" for conflict in conflicts),
+        is_new=config.registry_revision != running.registry_revision,
+        is_followed=True,
+    )
 
 
 def try_out(engine: Engine, config: Config, added: Iterable[TenantName]) -> list[str]:
@@ -198,9 +225,12 @@ def from_pieces(pieces: Sequence[Any]) -> tuple[int, Config, dict[str, int]]:
 
 
 def report_accepted(state: ReloadState, proposal: Proposal) -> None:
-    """Say what has changed."""
-    state.note_accepted()
-    logger.info("config reloaded: %s", proposal.changes)
+    """Say what has changed; of a change of the registry has said so who made it."""
+    if proposal.is_followed:
+        state.note_followed()
+    else:
+        state.note_accepted()
+        logger.info("config reloaded: %s", proposal.changes)
     report_warnings(proposal)
 
 
@@ -213,6 +243,11 @@ def report_refused(state: ReloadState, reason: object) -> None:
     """Say why nothing has changed."""
     state.note_failed()
     logger.error("config not reloaded, nothing has changed: %s", reason)
+
+
+def report_not_followed(reason: object) -> None:
+    """Say that the registry says more than is served."""
+    logger.error("the registry of tenants has changed, and is not served yet: %s", reason)
 
 
 def report_nothing_to_read() -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from ebus.config import ConfigError
+from ebus.core.errors import EbusError
 from ebus.http.config_watch import LOOK_EVERY_S, ConfigWatch
 from ebus.http.reload import (
     Loaded,
     Proposal,
+    follow,
     propose,
     report_accepted,
+    report_not_followed,
     report_refused,
     report_warnings,
 )
@@ -55,6 +57,8 @@ class AloneReloads:
         self._tenancy = tenancy
         self._take = take
         self._wake = threading.Event()
+        self._is_asked = False
+        self._is_told = False
         self._ending = threading.Event()
 
     def begin(self) -> None:
@@ -63,6 +67,12 @@ class AloneReloads:
 
     def hang_up(self) -> None:
         """Somebody asks for a reload."""
+        self._is_asked = True
+        self._wake.set()
+
+    def follow(self) -> None:
+        """The registry has changed."""
+        self._is_told = True
         self._wake.set()
 
     def end(self) -> None:
@@ -72,16 +82,13 @@ class AloneReloads:
 
     def _run(self) -> None:
         while True:
-            is_asked = self._wake.wait(LOOK_EVERY_S)
+            self._wake.wait(LOOK_EVERY_S)
             if self._ending.is_set():
                 return
+            # First: who asks from now on is heard the next time.
             self._wake.clear()
-            if is_asked:
-                self._watch.is_read()
-            elif not (self._config.watch_config and self._watch.has_changed()):
-                continue
             try:
-                self._reload(is_asked=is_asked)
+                self._look()
             except (CancelledError, asyncio.CancelledError):
                 return
             except Exception as error:
@@ -90,11 +97,35 @@ class AloneReloads:
                 logger.exception("a mistake of ebus")
                 report_refused(self._state, repr(error))
 
+    def _look(self) -> None:
+        if self._is_told:
+            self._is_told = False
+            self._follow()
+        if self._is_asked:
+            self._is_asked = False
+            self._watch.is_read()
+            self._reload(is_asked=True)
+        elif self._config.watch_config and self._watch.has_changed():
+            self._reload(is_asked=False)
+
+    def _follow(self) -> None:
+        try:
+            proposal = follow(self._config, self._digest)
+        except EbusError as error:
+            report_not_followed(error)
+            return
+        if not proposal.is_new:
+            return
+        if full := self._counters.slots.refusal(proposal.changes.added):
+            report_not_followed(full)
+            return
+        self._accept(proposal)
+
     def _reload(self, *, is_asked: bool) -> None:
         unless = None if is_asked or self._state.is_failing else self._digest
         try:
             proposal = propose(self._config, self._environment, unless=unless)
-        except ConfigError as error:
+        except EbusError as error:
             report_refused(self._state, error)
             return
         if not proposal.is_new:
@@ -103,6 +134,9 @@ class AloneReloads:
         if refusal := self._refusal(proposal):
             report_refused(self._state, refusal)
             return
+        self._accept(proposal)
+
+    def _accept(self, proposal: Proposal) -> None:
         self._counters.slots.take(proposal.changes.added)
         roster = self._tenancy.roster_of(proposal.config)
         if self._ending.is_set():
@@ -110,7 +144,7 @@ class AloneReloads:
         self._on_loop(self._take(roster))
         self._config, self._digest = proposal.config, proposal.digest
         report_accepted(self._state, proposal)
-        self._state.note_served(0, self._state.accepted)
+        self._state.note_served(0, self._state.accepted, self._config.registry_revision)
 
     def _refusal(self, proposal: Proposal) -> str:
         added = proposal.changes.added

@@ -11,11 +11,12 @@ _ACCEPTED, _LAST_OK_S, _LAST_FAILED_S, _FAILURES, _IS_FAILING, _FIRST_WORKER = r
 class ReloadState:
     """Written by the one process that decides about the config, but for `note_served`."""
 
-    def __init__(self, workers: int = 1) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 8 * (_FIRST_WORKER + workers))).cast("d")
+    def __init__(self, workers: int = 1, *, revision: int = 0) -> None:
+        self._workers = workers
+        self._numbers = memoryview(mmap.mmap(-1, 8 * (_FIRST_WORKER + 2 * workers))).cast("d")
         self.note_accepted()
         for worker in range(workers):
-            self.note_served(worker, 1)
+            self.note_served(worker, 1, revision)
 
     def note_accepted(self) -> int:
         """A config was accepted. Returns its generation: 1 at the start, and one more each time."""
@@ -24,14 +25,20 @@ class ReloadState:
         self._numbers[_IS_FAILING] = 0
         return self.accepted
 
+    def note_followed(self) -> int:
+        """The registry has changed, and nobody has read the file. Returns the new generation."""
+        self._numbers[_ACCEPTED] += 1
+        return self.accepted
+
     def note_failed(self) -> None:
         """A config was refused."""
         self._numbers[_LAST_FAILED_S] = time.time()
         self._numbers[_FAILURES] += 1
         self._numbers[_IS_FAILING] = 1
 
-    def note_served(self, worker: int, generation: int) -> None:
-        """A worker serves what this generation says."""
+    def note_served(self, worker: int, generation: int, revision: int) -> None:
+        """A worker serves what this generation says, and this revision of the registry."""
+        self._numbers[_FIRST_WORKER + self._workers + worker] = revision
         self._numbers[_FIRST_WORKER + worker] = generation
 
     @property
@@ -42,7 +49,12 @@ class ReloadState:
     @property
     def generation(self) -> int:
         """The generation that all workers serve, or a later one."""
-        return int(min(self._numbers[_FIRST_WORKER:]))
+        return int(min(self._numbers[_FIRST_WORKER : _FIRST_WORKER + self._workers]))
+
+    @property
+    def revision(self) -> int:
+        """The revision of the registry that all workers serve, or a later one."""
+        return int(min(self._numbers[_FIRST_WORKER + self._workers :]))
 
     @property
     def last_ok_s(self) -> float:

@@ -15,19 +15,23 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from ebus.config import Config, ConfigError
+from ebus.config import Config
 from ebus.core.engine import open_engine
+from ebus.core.errors import EbusError
 from ebus.http.config_watch import LOOK_EVERY_S, ConfigWatch
 from ebus.http.handover import Handover
 from ebus.http.reload import (
     Loaded,
     Proposal,
+    follow,
     from_pieces,
     in_pieces,
     propose,
     report_accepted,
+    report_not_followed,
     report_refused,
     report_warnings,
     try_out,
@@ -35,6 +39,7 @@ from ebus.http.reload import (
 from ebus.http.reload_alone import Take
 from ebus.http.roster import Counters, Roster
 from ebus.http.tenancy import Tenancy
+from ebus.tenants.place import has_registry
 
 logger = logging.getLogger("ebus.http")
 
@@ -64,6 +69,7 @@ class Overseer:
         self._scout: int | None = None
         """The process that reads and checks."""
         self._is_asked_again = False
+        self._is_told_again = False
         self._is_ending = False
 
     def attach(
@@ -99,6 +105,15 @@ class Overseer:
         self._watch.is_read()
         self._send(is_asked=True)
 
+    def follow(self) -> None:
+        """The registry has changed, or may have."""
+        if self._is_ending or not has_registry(self.config):
+            return
+        if self._scout is not None:
+            self._is_told_again = True
+            return
+        self._begin(self._look_into_the_registry)
+
     def reap(self, process: int, status: int) -> bool:
         """A process has ended. Says whether it is one that was sent from here."""
         if process != self._scout:
@@ -117,7 +132,10 @@ class Overseer:
             except Exception as error:  # which must not be the end of all workers
                 logger.exception("a mistake of ebus")
                 report_refused(self._state, repr(error))
-        if self._is_asked_again:
+        if self._is_told_again:
+            self._is_told_again = False
+            self.follow()
+        if self._is_asked_again and self._scout is None:
             self._is_asked_again = False
             self.hang_up()
         return True
@@ -129,19 +147,20 @@ class Overseer:
             os.kill(self._scout, signal.SIGKILL)
 
     def _decide(self, found: list[Any]) -> None:
-        refusal, *pieces = found
+        is_followed, refusal, *pieces = found
+        refuse = report_not_followed if is_followed else partial(report_refused, self._state)
         if refusal:
-            report_refused(self._state, refusal)
+            refuse(refusal)
             return
         (digest, changes, warnings, is_new), *rest = pieces
         _, config, _ = from_pieces(rest)
-        proposal = Proposal(config, digest, changes, warnings, is_new)
+        proposal = Proposal(config, digest, changes, warnings, is_new, is_followed)
         slots = self._counters.slots
         if not is_new:
             report_warnings(proposal)
             return
         if full := slots.refusal(changes.added):
-            report_refused(self._state, full)
+            refuse(full)
             return
         slots.take(changes.added)
         self.config, self._digest = config, digest
@@ -152,9 +171,12 @@ class Overseer:
 
     def _send(self, *, is_asked: bool) -> None:
         unless = None if is_asked or self._state.is_failing else self._digest
+        self._begin(lambda: self._look_into_it(unless))
+
+    def _begin(self, look: Callable[[], None]) -> None:
         self._found.clear()
         try:
-            self._scout = self._fork(lambda: self._look_into_it(unless))
+            self._scout = self._fork(look)
         except OSError as error:
             report_refused(self._state, f"no process can be made that reads it: {error}")
 
@@ -162,12 +184,22 @@ class Overseer:
         """What the process does that is sent."""
         try:
             proposal = propose(self.config, self._environment, unless=unless)
-        except ConfigError as error:
-            self._found.write([str(error)])
+        except EbusError as error:
+            self._found.write([False, str(error)])
             return
         refusal = "\n".join(_refusals(self.config, proposal)) if proposal.is_new else ""
+        self._report(refusal, proposal)
+
+    def _look_into_the_registry(self) -> None:
+        try:
+            self._report("", follow(self.config, self._digest))
+        except EbusError as error:
+            self._found.write([True, str(error)])
+
+    def _report(self, refusal: str, proposal: Proposal) -> None:
         said = (proposal.digest, proposal.changes, proposal.warnings, proposal.is_new)
-        self._found.write([refusal, said, *in_pieces(0, proposal.config)])
+        pieces = in_pieces(0, proposal.config)
+        self._found.write([proposal.is_followed, refusal, said, *pieces])
 
 
 def _refusals(running: Config, proposal: Proposal) -> list[str]:
@@ -186,6 +218,7 @@ class WorkerReloads:
         counters: Counters,
         place: int,
         generation: int,
+        ask_to_follow: Callable[[], None],
         tenancy: Tenancy,
         take: Take,
     ) -> None:
@@ -193,6 +226,8 @@ class WorkerReloads:
         self._counters = counters
         self._state = counters.reloads
         self._place = place
+        self.follow = ask_to_follow
+        """Have the first process look at the registry, which has changed."""
         self._tenancy = tenancy
         self._take = take
         self._generation = generation
@@ -201,7 +236,8 @@ class WorkerReloads:
         self._ending = threading.Event()
 
     def begin(self) -> None:
-        self._state.note_served(self._place, self._generation)
+        revision = self._tenancy.config.registry_revision
+        self._state.note_served(self._place, self._generation, revision)
         self.hang_up()  # what came since this process was forked has been handed over
 
     def hang_up(self) -> None:
@@ -229,7 +265,8 @@ class WorkerReloads:
             return
         self._generation, roster = found
         await self._take(roster)
-        self._state.note_served(self._place, self._generation)
+        revision = roster.config.registry_revision
+        self._state.note_served(self._place, self._generation, revision)
 
     def _read(self) -> tuple[int, Roster] | None:
         pieces = self._handover.read()

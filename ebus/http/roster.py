@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import msgspec
@@ -31,7 +31,7 @@ class Counters:
         self.commits = Commits(self.slots.capacity, workers)
         self.requests = Buckets(self.slots.capacity)
         self.events = Buckets(self.slots.capacity)
-        self.reloads = ReloadState(workers)
+        self.reloads = ReloadState(workers, revision=config.registry_revision)
         self.failed_keys = Buckets(FAILED_KEY_BUCKETS)
 
 
@@ -58,6 +58,10 @@ class Entry(msgspec.Struct, frozen=True):
 
     def check(self, needs: Scope | None) -> None:
         """Raises `Problem` 403 or 429, unless one more request is allowed."""
+        if self.tenant.is_suspended:
+            raise Problem(
+                403, "tenant_suspended", "This tenant is suspended; ask who runs the server"
+            )
         if self.requests is not None:
             self.requests.charge(1)
         scope = self.key.scope
@@ -75,6 +79,8 @@ class Roster(msgspec.Struct, frozen=True):
 
     config: Config
     terms: dict[TenantName, Terms]
+    """Of those whose stores may be open: not of who is suspended."""
+
     names: dict[int, TenantName]
     """By the tenants' numbers."""
 
@@ -84,19 +90,19 @@ class Roster(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, config: Config, counters: Counters, figures: WorkerFigures) -> Roster:
         """Of tenants each of whom has a number."""
-        terms = {tenant.name: terms_of(tenant, config) for tenant in config.tenants}
-        names = {counters.slots.of(name): name for name in terms}
-        return cls(config, terms, names, dict(_entries(config, terms, counters, figures)))
+        terms = {it.name: terms_of(it, config) for it in config.tenants if not it.is_suspended}
+        names = {counters.slots.of(tenant.name): tenant.name for tenant in config.tenants}
+        return cls(config, terms, names, dict(_entries(config, counters, figures)))
 
 
 def _entries(
     config: Config,
-    terms: Mapping[TenantName, Terms],
     counters: Counters,
     figures: WorkerFigures,
 ) -> Iterator[tuple[bytes, Entry]]:
     for tenant in config.tenants:
         number = counters.slots.of(tenant.name)
+        terms = terms_of(tenant, config)
         requests = events = None
         if (rate := tenant.limits.requests or config.request_rate) is not None:
             take = partial(counters.requests.take, number, rate)
@@ -105,17 +111,17 @@ def _entries(
             take = partial(counters.events.take, number, rate)
             events = Meter(take, f"append {rate.per_second:g} events")
         for key in tenant.keys:
-            is_bounded = not (requests is None and key.scope == "both")
+            is_free = requests is None and key.scope == "both" and not tenant.is_suspended
             yield (
                 key.digest,
                 Entry(
                     number,
                     tenant,
-                    terms[tenant.name],
+                    terms,
                     key,
                     requests,
                     events,
-                    is_bounded,
+                    not is_free,
                     figures.of(number),
                 ),
             )

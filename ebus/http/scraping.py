@@ -51,7 +51,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 async def see_tenant(tenancy: Tenancy, tenant: Tenant) -> Seen:
     """One tenant's own figures. Nothing of any other is in them."""
-    outlines = await _outlines(tenancy, [tenant.number], SCRAPE_TIMEOUT_S)
+    outlines = await outlines_of(tenancy, [tenant.number], SCRAPE_TIMEOUT_S)
     return await _see(tenancy, tenant.number, outlines, unanswered=1 - len(outlines))
 
 
@@ -60,7 +60,7 @@ async def see_server(tenancy: Tenancy) -> Seen:
     tenancy.sample()
     wanted = await asyncio.to_thread(_open_in_any_worker, tenancy)
     wanted = tenancy.fitting(wanted)
-    outlines = await _outlines(tenancy, wanted, SCRAPE_TIMEOUT_S)
+    outlines = await outlines_of(tenancy, wanted, SCRAPE_TIMEOUT_S)
     return await _see(tenancy, None, outlines, unanswered=len(wanted) - len(outlines))
 
 
@@ -107,7 +107,7 @@ def _of_served(
     return {key: block for key, block in blocks.items() if key[0] in names or key[0] == nobody}
 
 
-async def _outlines(
+async def outlines_of(
     tenancy: Tenancy, numbers: Iterable[int], timeout_s: float
 ) -> dict[int, Outline]:
     """What the stores of these tenants say, as far as they do in time."""

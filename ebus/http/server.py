@@ -159,7 +159,10 @@ async def _run(
     with server.capture_signals():
         await tenancy.start()
         try:
-            with _reloads(reloading and reloading(tenancy, take)):
+            reloads = reloading(tenancy, take) if reloading else None
+            if reloads is not None and tenancy.administration is not None:
+                tenancy.administration.follow = reloads.follow
+            with _reloads(reloads):
                 await server.serve([taken])
         finally:
             await tenancy.stop()
@@ -246,6 +249,10 @@ class Reloads(Protocol):
 
     def hang_up(self) -> None:
         """Somebody asks for it."""
+        ...
+
+    def follow(self) -> None:
+        """The registry has changed."""
         ...
 
     def end(self) -> None: ...

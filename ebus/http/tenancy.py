@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ebus.config import Config, KeyConfig
-from ebus.config.api_key import digest_of
 from ebus.core.aio import AsyncEngine, AsyncTenantStore, Outline, Terms
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import EbusError, StoreClosed, StoreRefused
 from ebus.core.observing import Sizes
 from ebus.core.tenant import TenantName
 from ebus.http.bodies import Bodies
-from ebus.http.credentials import Headers, Peer, api_key, unauthorized
+from ebus.http.credentials import Headers, Peer, digest_of_key, unauthorized
 from ebus.http.endpoint import needed_scope
 from ebus.http.failed_keys import FailedKeys
 from ebus.http.figures import (
@@ -34,6 +34,9 @@ from ebus.http.problems import Problem
 from ebus.http.reload import terms_of
 from ebus.http.roster import Counters, Entry, Roster
 from ebus.http.tenant import Tenant
+
+if TYPE_CHECKING:
+    from ebus.http.administration import Administration
 
 
 class Tenancy:
@@ -58,6 +61,8 @@ class Tenancy:
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
         self.count_connections: Callable[[], int] = _none
         """How many connections there are: for the figures."""
+        self.administration: Administration | None = None
+        """What changes tenants at run time, where there is an admin key for that."""
         self._sampled: set[int] = set()
         self._next_sample: asyncio.TimerHandle | None = None
 
@@ -96,8 +101,7 @@ class Tenancy:
                 await self.stop()
                 raise
 
-        if self._commits.are_shared:
-            self._sample_again()
+        self._publish_again()
 
     async def try_out(self, config: Config, added: Collection[TenantName]) -> list[str]:
         """Why which of these tenants could not be served, who are in a config that is to come.
@@ -144,23 +148,27 @@ class Tenancy:
         if tenant.key is None:
             return None
         entry = self._entries.get(tenant.key.digest)
-        return entry.key if entry is not None and entry.tenant.name == tenant.name else None
+        if entry is None or entry.tenant.name != tenant.name or entry.tenant.is_suspended:
+            return None
+        return entry.key
 
     async def stop(self) -> None:
         """Finish what waits and close every store."""
         if self._next_sample is not None:
             self._next_sample.cancel()
+        if self.administration is not None:
+            await self.administration.aclose()
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await engine.aclose()
+        self.figures.publish()
 
     async def check_health(self) -> None:
         await self._open_engine().check_health()
 
-    def recognise(self, headers: Headers, peer: Peer) -> Entry:
-        """The tenant's key that these headers carry. Raises `Problem` 401, 403 or 429."""
+    def recognise(self, digest: bytes, headers: Headers, peer: Peer) -> Entry:
+        """The tenant's key of this digest, which came so. Raises `Problem` 401, 403 or 429."""
         # A digest is looked up, not a key: how long that takes says nothing about any key.
-        digest = digest_of(api_key(headers))
         entry = self._entries.get(digest)
         if entry is None:
             if digest == self._roster.config.admin_key_digest:
@@ -179,21 +187,36 @@ class Tenancy:
     def is_admin(self, headers: Headers) -> bool:
         """Whether they carry the admin key. Raises `Problem` 401 when they carry none at all."""
         wanted = self._roster.config.admin_key_digest
-        return wanted is not None and digest_of(api_key(headers)) == wanted
+        return wanted is not None and digest_of_key(headers) == wanted
 
-    async def admit(self, entry: Entry, method: str, path: str) -> Tenant:
+    @property
+    def has_administration(self) -> bool:
+        """Whether there is anything for an admin key beside figures."""
+        return self.administration is not None
+
+    def admit_at_once(self, entry: Entry, method: str, path: str) -> Tenant | None:
         """The tenant whose key this is, if key and rate allow this request.
 
-        It must `leave` again. Raises `Problem` 403 or 429, and what opening the tenant's store
-        raises.
+        It must `leave` again. None unless its store is open: then `admit` it. Raises `Problem` 403
+        or 429.
         """
         if entry.is_bounded:
             entry.check(needed_scope(method, path))
-        tenant = entry.tenant
-        store = await self._borrow(tenant.name, entry.terms)
+        store = self._engine and self._engine.borrow_at_once(entry.tenant.name)
+        if not store:
+            return None
+        return self._tenant(entry, store)
+
+    async def admit(self, entry: Entry) -> Tenant:
+        """The tenant to whom `admit_at_once` has said None. Raises what opening its store does."""
+        return self._tenant(entry, await self._borrow(entry.tenant.name, entry.terms))
+
+    def _tenant(self, entry: Entry, store: AsyncTenantStore) -> Tenant:
         if self._commits.are_shared and store.on_written is None:
             store.on_written = partial(self._commits.count, entry.number)
-        return Tenant(tenant.name, store, entry.events, entry.number, entry.key, entry.figures)
+        return Tenant(
+            entry.tenant.name, store, entry.events, entry.number, entry.key, entry.figures
+        )
 
     def _borrow(self, name: TenantName, terms: Terms) -> Awaitable[AsyncTenantStore]:
         return self._open_engine().borrow(name, durability=terms.durability, quota=terms.quota)
@@ -221,7 +244,8 @@ class Tenancy:
         return 0 if self._engine is None else self._engine.open_tenants
 
     def sample(self) -> None:
-        """Note what waits here now, where the workers that are asked for figures find it."""
+        """Show what was counted and what waits here to the workers that are asked for figures."""
+        self.figures.publish()
         if self._engine is None:
             return
         now_open = set()
@@ -251,11 +275,14 @@ class Tenancy:
             }
         )
 
-    def _sample_again(self) -> None:
-        """For the other workers: this one samples when it is asked, too."""
-        self.sample()
+    def _publish_again(self) -> None:
+        """For the other workers, and so that little is lost; who is asked looks by itself, too."""
+        if self._commits.are_shared:
+            self.sample()
+        else:
+            self.figures.publish()
         loop = asyncio.get_running_loop()
-        self._next_sample = loop.call_later(SAMPLE_AGAIN_S, self._sample_again)
+        self._next_sample = loop.call_later(PUBLISH_AGAIN_S, self._publish_again)
 
     def fitting(self, numbers: Sequence[int]) -> list[int]:
         """Those of the tenants that are open here, and as many of the others as may be opened."""
@@ -274,9 +301,10 @@ class Tenancy:
     async def outline(self, number: int) -> Outline:
         """The outline of the tenant with this number, which is opened for it, or raises why not."""
         name, engine = self.names.get(number), self._open_engine()
-        if name is None:
+        terms = None if name is None else self._roster.terms.get(name)
+        if name is None or terms is None:
             raise StoreClosed("the tenant is served no more")
-        store = engine.borrow_open(name) or await self._borrow(name, self._roster.terms[name])
+        store = engine.borrow_open(name) or await self._borrow(name, terms)
         try:
             return await store.outline()
         finally:
@@ -292,8 +320,29 @@ class Tenancy:
             return {}
         return {names[name]: sizes for name, sizes in found.items()}
 
+    async def holds_nothing_of(self, name: TenantName) -> bool:
+        """Whether nothing at all is stored under this name."""
+        return await self._open_engine().holds_nothing_of(name)
 
-SAMPLE_AGAIN_S = 1.0
+    async def discard(self, name: TenantName, trash: str) -> int:
+        """Move what is stored of a tenant to the trash; returns how large that is."""
+        return await self._open_engine().discard(name, trash)
+
+    async def purge(self, trash: str) -> None:
+        """Delete for good what is in the trash under this id."""
+        await self._open_engine().purge(trash)
+
+    def refusal_of_one_more(self, name: TenantName) -> str | None:
+        """Why there is no room for one more tenant; None when there is."""
+        return self._counters.slots.refusal([name])
+
+    def number_of(self, name: str) -> int | None:
+        """A tenant's number, where it has one."""
+        slots = self._counters.slots
+        return slots.of(name) if slots.knows(name) else None
+
+
+PUBLISH_AGAIN_S = 1.0
 _CLOSED = dict.fromkeys((QUEUED_WRITES, QUEUED_BYTES, QUEUED_READS, WAITING, IS_OPEN), 0)
 
 

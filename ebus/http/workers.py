@@ -22,8 +22,9 @@ from ebus.http.reload_workers import Overseer
 logger = logging.getLogger("ebus.http")
 
 _READY = signal.SIGUSR1
+_FOLLOW = signal.SIGUSR2
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALS = (_READY, signal.SIGCHLD, signal.SIGHUP, *_STOPS)
+_SIGNALS = (_READY, _FOLLOW, signal.SIGCHLD, signal.SIGHUP, *_STOPS)
 
 MAX_WORKERS = 64
 
@@ -47,8 +48,15 @@ class Worker:
         self._first_process = os.getppid()
 
     def say_ready(self) -> None:
+        self._tell(_READY)
+
+    def ask_to_follow(self) -> None:
+        """Have the first process look at the registry of tenants."""
+        self._tell(_FOLLOW)
+
+    def _tell(self, number: signal.Signals) -> None:
         if os.getppid() == self._first_process:  # or else it has died, and the lifeline tells
-            os.kill(self._first_process, _READY)
+            os.kill(self._first_process, number)
 
 
 def _is_past(moment_s: float) -> bool:
@@ -100,6 +108,8 @@ class Workers:
                 status = max(status, self._reap())
             elif number == signal.SIGHUP:
                 self._hang_up()
+            elif number == _FOLLOW:
+                self._follow()
             elif number is not None:
                 self._stop(signal.Signals(number))
             for place in [place for place, due_s in self._due_s.items() if _is_past(due_s)]:
@@ -150,6 +160,10 @@ class Workers:
             self._overseer.hang_up()
         elif self._stopping is None:
             report_nothing_to_read()
+
+    def _follow(self) -> None:
+        if self._overseer is not None:
+            self._overseer.follow()
 
     def _fork(self, run: Callable[[], None], place: int | None) -> int:
         sys.stdout.flush()
@@ -222,6 +236,7 @@ class Workers:
             else:
                 end = f"status {code}" if code >= 0 else signal.Signals(-code).name
                 logger.error("worker %d (process %d) ended with %s", place + 1, process, end)
+                self._follow()  # it may have had no time to say that it changed the registry
                 now_s = time.monotonic()
                 short = now_s - began_s < SHORT_LIFE_S
                 self._due_s[place] = now_s + RESTART_PAUSE_S if short else now_s

@@ -53,7 +53,9 @@ BY_DESIGN = frozenset({409, 412})
 EXPECTED_TWICE = ("expected_position", "expected_version")
 """What may stand in the query and in the body."""
 
-WITHOUT_INPUT = frozenset({"readHealth", "headHealth"})
+WITHOUT_INPUT = frozenset(
+    {"readHealth", "headHealth", "readPage", "readPageHead", "readDocs", "readDocsHead"}
+)
 """Nothing about these can be wrong: no key, no parameter, no body."""
 
 

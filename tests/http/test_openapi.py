@@ -18,11 +18,20 @@ from ebus.http.routes import event_routes
 from ebus.http.tenancy import Tenancy
 from tests.http.conftest import TenantClient, write_config
 
+OF_OPEN_PATHS = {
+    "/health": {"400", "503"},
+    "/ui": {"304", "500"},
+    "/ui/{file}": {"304", "404", "500"},
+    "/docs": {"304", "500"},
+}
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     path = tmp_path / "tenants.yaml"
-    write_config(path, {"engine": "memory", "tenants": [{"name": "a", "api_key": "k" * 40}]})
+    tenants = [{"name": "a", "api_key": "k" * 40}]
+    config = {"data_dir": str(tmp_path), "admin_key_sha256": "0" * 64, "tenants": tenants}
+    write_config(path, config)
     return load_config(str(path), {})
 
 
@@ -55,11 +64,18 @@ def test_a_single_tenant_has_no_list_of_tenants(tmp_path: Path) -> None:
     assert "/tenants" not in openapi_document(config)["paths"]
 
 
+def test_without_an_admin_key_there_is_nothing_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    write_config(path, {"tenants": [{"name": "a", "api_key": "k" * 40}]})
+    paths = openapi_document(load_config(str(path), {}))["paths"]
+    assert not [path for path in paths if path.startswith("/admin")]
+
+
 def test_every_operation_says_what_may_go_wrong(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            expected = {"400", "503"} if path == "/health" else {"401", "429", "500", "503"}
-            if method in ("post", "put"):
+            expected = OF_OPEN_PATHS.get(path, {"401", "429", "500", "503"})
+            if method in ("post", "put", "patch"):
                 expected |= {"400", "408", "413", "415", "507"}
             assert expected <= set(operation["responses"]), (method, path)
 

@@ -51,7 +51,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 _READS_SOURCE = {apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ}
 
-_JOURNALS = ("-wal", "-shm", "-journal")
+JOURNALS = ("-wal", "-shm", "-journal")
 
 
 def copy_tenant(
@@ -245,7 +245,7 @@ def check_place(path: Path, *, overwrite: bool, even_if_open: bool) -> None:
         if not (overwrite or _is_free(path)):
             raise StoreRefused(f"{path} is there already, and would be overwritten")
         if not even_if_open:
-            with _for_oneself(path):
+            with for_oneself(path):
                 pass
 
 
@@ -264,21 +264,21 @@ def swap_in(staged: Path, path: Path, *, even_if_open: bool) -> None:
     """
     if path.exists():
         try:
-            _write_wal_back(path)
+            write_wal_back(path)
         except StoreBusy:
             if not even_if_open:
                 raise
         except StoreRefused:
             pass  # it was damaged, and is not wanted any more
-    with driver_errors(path), _for_oneself(path, waived=even_if_open):
-        for suffix in _JOURNALS:
+    with driver_errors(path), for_oneself(path, waived=even_if_open):
+        for suffix in JOURNALS:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         sync_directory(path.parent)
         os.replace(staged, path)
         sync_directory(path.parent)
 
 
-def _write_wal_back(path: Path) -> None:
+def write_wal_back(path: Path) -> None:
     with driver_errors(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -294,7 +294,7 @@ def _write_wal_back(path: Path) -> None:
 
 
 @contextmanager
-def _for_oneself(path: Path, *, waived: bool = False) -> Iterator[None]:
+def for_oneself(path: Path, *, waived: bool = False) -> Iterator[None]:
     """Nobody has the file open, nor can open it meanwhile. Raises `StoreBusy`.
 
     Who has a database with a WAL open holds a lock on it all the time.

@@ -34,6 +34,7 @@ from ebus.backends.sqlite.schema import (
 )
 from ebus.backends.sqlite.store import SqliteStore
 from ebus.backends.sqlite.takeover import take_over
+from ebus.backends.sqlite.trash import check_trash_id, empty, move_away
 from ebus.core.backup import (
     Copy,
     Progress,
@@ -49,6 +50,7 @@ from ebus.core.engine import (
     SupportsHealth,
     SupportsInspect,
     SupportsSettle,
+    SupportsTrash,
     check_durability,
 )
 from ebus.core.errors import (
@@ -67,6 +69,9 @@ logger = logging.getLogger("ebus.sqlite")
 
 SUFFIX = ".db"
 
+TRASH = "tenants.trash"
+"""A directory beside the tenants' files. No tenant can be called so: there is a dot."""
+
 SETTLING_THREADS = 4
 
 
@@ -78,6 +83,7 @@ class SqliteEngine(
     SupportsBackup,
     SupportsSettle,
     SupportsSizes,
+    SupportsTrash,
 ):
     """Tenants as SQLite files in one directory, which is made with the first tenant.
 
@@ -240,6 +246,26 @@ class SqliteEngine(
                 for suffix in ("-wal", "-shm", "-journal", ""):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
                 _sync_directory(self._directory)
+
+    def discard(self, name: str, trash: str) -> int:
+        tenant = self._name(name)
+        place = self._trash(trash)
+        with self._lock(tenant):
+            store = self._stores.get(tenant)
+            if store is not None and not store.closed:
+                raise StoreBusy(f"{self.path(tenant)} is open in this process")
+            path = self.path(tenant)
+            resting = self._resting.pop(tenant, None)
+            if resting is not None and resting.is_at(path):
+                with suppress(EbusError):  # then the WAL goes to the trash with its file
+                    settle(path, resting)
+            return move_away(path, place)
+
+    def purge(self, trash: str) -> None:
+        empty(self._trash(trash))
+
+    def _trash(self, trash: str) -> Path:
+        return self._directory / TRASH / check_trash_id(trash)
 
     @property
     def copy_suffix(self) -> str:

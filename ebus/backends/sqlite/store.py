@@ -208,7 +208,7 @@ class SqliteStore(
                     # from busy threads once and not five times.
                     recorded_ns = max(time.time_ns(), self._recorded_ns)
                     row = (*_row(blocks[0], recorded_ns), self._head)
-                    begun_ns = perf_counter_ns()
+                    begun_ns = perf_counter_ns() if self._synced is not None else 0
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
                         if self._synced is not None:

@@ -16,7 +16,8 @@ from ebus.http.tenant import tenant_of
 
 
 class Tenants(msgspec.Struct, frozen=True):
-    """The names of the tenants that the asking one may see, in the order of the config file."""
+    """The names of the tenants that the asking one may see, in the order of the config file,
+    then those of the registry."""
 
     tenants: list[str]
     count: int
@@ -46,7 +47,7 @@ class _Everybody:
 
     def listed(self, config: Config) -> bytes:
         if config is not self._config:
-            self._body = _listed([str(tenant.name) for tenant in config.tenants])
+            self._body = _listed([str(it.name) for it in config.tenants if not it.is_suspended])
             self._config = config
         return self._body
 

@@ -1,0 +1,93 @@
+// Events as they are appended, the newest on top.
+
+import { ApiError } from "./api.js";
+import { button, el, field } from "./dom.js";
+import { eventRow } from "./event_row.js";
+import { follow } from "./follow.js";
+import { plural } from "./format.js";
+import { eventOf } from "./json.js";
+
+const MOST_ROWS = 500;
+const LAST_EVENTS = 20;
+
+export async function liveView(main, { signal, query }) {
+  const type = el("input", { value: query.get("type"), placeholder: "OrderPlaced", autocomplete: "off", "data-search": true });
+  const prefix = el("input", { value: query.get("stream_prefix"), placeholder: "order-", autocomplete: "off" });
+  const list = el("ol", { class: "events", "aria-label": "Newest first" });
+  const state = el("span", { class: "state", role: "status" }, "Connecting…");
+  const counted = el("span", { class: "quiet" });
+  const pause = button("Pause", turn, { "data-pause": true, "aria-pressed": "false" });
+  main.replaceChildren(
+    el("h1", { tabindex: "-1" }, "Live"),
+    el(
+      "form",
+      { class: "filters", on: { submit: filter } },
+      field("Type", type),
+      field("Stream begins with", prefix),
+      el("div", { class: "actions" }, el("button", {}, "Filter"), pause, button("Clear", () => list.replaceChildren())),
+    ),
+    el("p", { class: "states" }, state, counted),
+    list,
+  );
+
+  let waiting = [];
+  let isPaused = false;
+  let isDue = false;
+  let seen = 0;
+
+  function filter(event) {
+    event.preventDefault();
+    const said = new URLSearchParams();
+    if (type.value.trim()) said.set("type", type.value.trim());
+    if (prefix.value.trim()) said.set("stream_prefix", prefix.value.trim());
+    location.hash = `#/live?${said}`;
+  }
+
+  function turn() {
+    isPaused = !isPaused;
+    pause.textContent = isPaused ? "Go on" : "Pause";
+    pause.setAttribute("aria-pressed", String(isPaused));
+    draw();
+  }
+
+  /** Once for all that came since the page was drawn last. */
+  function draw() {
+    isDue = false;
+    if (isPaused) {
+      counted.textContent = `${plural(waiting.length, "event")} waiting`;
+      return;
+    }
+    list.prepend(...waiting.reverse().map(eventRow));
+    waiting = [];
+    while (list.childElementCount > MOST_ROWS) list.lastElementChild.remove();
+    counted.textContent = seen ? plural(seen, "event") : "Nothing yet: it waits for events.";
+  }
+
+  const on = {
+    event(line) {
+      seen++;
+      waiting.push(line);
+      if (waiting.length > MOST_ROWS) waiting.shift();
+      if (!isDue) {
+        isDue = true;
+        setTimeout(draw, 50);
+      }
+    },
+    state(text, isLive) {
+      state.textContent = text;
+      state.classList.toggle("live", isLive);
+      if (isLive && !seen) draw();
+    },
+  };
+  const parameters = {
+    type: query.getAll("type"),
+    stream_prefix: query.get("stream_prefix"),
+    last: LAST_EVENTS,
+  };
+  try {
+    await follow(parameters, (line) => eventOf(line).position, on, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    on.state(error.message, false);
+  }
+}

@@ -1,0 +1,134 @@
+"""A Chromium without windows that reaches nothing but the server under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.http.scrapes import ADMIN_KEY, KEYS
+from tests.live_server import LiveServer
+
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+TIMEOUT_MS = 20_000
+
+ARGUMENTS = [
+    "--no-sandbox",  # which root cannot have, as which CI runs
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+DESKTOP = (1200, 800)
+PHONE = (360, 740)
+
+REFUSED = "Failed to load resource: the server responded with a status of "
+"""What the browser itself says of an answer that is no success, whatever the page makes of it."""
+
+SECRETS = (*KEYS.values(), ADMIN_KEY)
+
+
+def program() -> str:
+    """Where it is: installed by the system, or by `make chromium`."""
+    for name in PROGRAMS:
+        if found := shutil.which(name):
+            return found
+    if os.environ.get("CI"):
+        pytest.fail("needs Chromium: make chromium")
+    pytest.skip("needs Chromium: make chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for each module: what drives it may not be around while other tests run a loop."""
+    path = program()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A tab that writes down what goes wrong in it, and every address that it asks for."""
+
+    def __init__(self, page: Page, server: LiveServer) -> None:
+        self.page = page
+        self.server = server
+        self.wrong: list[str] = []
+        self.refused: list[str] = []
+        self.addresses: list[str] = []
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("request", lambda request: self.addresses.append(request.url))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type not in {"error", "warning"}:
+            return
+        if message.text.startswith(REFUSED):
+            self.refused.append(message.text.removeprefix(REFUSED)[:3])
+        else:  # that the policy was violated is said here too
+            self.wrong.append(message.text)
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.server.url + path)
+
+    def sign_in(self, key: str, view: str = "") -> None:
+        self.open(f"/ui{view}")
+        self.page.fill("#key", key)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_selector("#sign-out")
+
+    def show(self, view: str) -> None:
+        """Another view, as by a link."""
+        self.page.evaluate("view => { location.hash = view }", view)
+
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether there is anything to scroll to sideways."""
+        wide: bool = self.page.evaluate(
+            "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        )
+        return wide
+
+    def check(self) -> None:
+        """Nothing went wrong, nothing came from elsewhere, and no address has a key in it."""
+        assert self.wrong == []
+        host = urlsplit(self.server.url).netloc
+        assert {urlsplit(address).netloc for address in self.addresses} == {host}
+        timed = self.page.evaluate("performance.getEntries().map(entry => entry.name)")
+        for address in [*self.addresses, *timed, self.page.url, *self.server.lines]:
+            assert not any(secret in address for secret in SECRETS), address
+
+
+Opens = Callable[..., Tab]
+
+
+@pytest.fixture
+def opens(browser: Browser, server: LiveServer) -> Iterator[Opens]:
+    """Tabs, each with nothing kept from another; they are looked through at the end."""
+    tabs = []
+
+    def tab(size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Tab:
+        width, height = size
+        page = browser.new_page(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if scheme == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        tabs.append(Tab(page, server))
+        return tabs[-1]
+
+    yield tab
+    for one in tabs:
+        one.check()
+        one.page.close()
+
+
+@pytest.fixture
+def tab(opens: Opens) -> Tab:
+    return opens()
