@@ -36,6 +36,7 @@ pytest.register_assert_rewrite(
             "appending",
             "checkpoints",
             "consumers",
+            "discarding",
             "durability",
             "expectations",
             "fidelity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ebus.testing.appending import Appending
 from ebus.testing.checkpoints import Checkpoints
 from ebus.testing.consumers import Consumers
+from ebus.testing.discarding import Discarding
 from ebus.testing.durability import Durabilities
 from ebus.testing.expectations import Expectations
 from ebus.testing.fidelity import Fidelity
@@ -35,6 +36,7 @@ class EngineConformance(
     Ordering,
     Lifetime,
     PuttingAway,
+    Discarding,
     Identity,
     Streams,
     Gaps,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ebus.core.engine import Engine, SupportsDurability, SupportsSettle
+from ebus.core.engine import Engine, SupportsDurability, SupportsSettle, SupportsTrash
 from ebus.core.errors import StoreClosed
 from ebus.core.store import (
     Append,
@@ -87,6 +87,7 @@ class Lifetime(Suite):
             SupportsDurability,
             SupportsPutAway,
             SupportsSettle,
+            SupportsTrash,
         )
         powers = {power for power in known if isinstance(store, power) or isinstance(engine, power)}
         assert powers == self.powers, (

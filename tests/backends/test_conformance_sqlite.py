@@ -6,7 +6,7 @@ import apsw
 import msgspec
 
 from ebus.backends.sqlite import SqliteEngine
-from ebus.core.engine import SupportsDurability, SupportsSettle
+from ebus.core.engine import SupportsDurability, SupportsSettle, SupportsTrash
 from ebus.core.limits import Limits
 from ebus.core.store import (
     SupportsGaps,
@@ -61,6 +61,7 @@ class TestSqliteConformance(EngineConformance):
             SupportsDurability,
             SupportsPutAway,
             SupportsSettle,
+            SupportsTrash,
         }
     )
 
