@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from ebus.cli.serve import fail
 from ebus.core.backup_directory import BackupDirectory, Outcome
 from ebus.core.errors import EbusError
 from ebus.core.tenant import TenantName
+from ebus.tenants.copying import copy_registry
 
 NICE = 10
 """A server on the same machine comes first."""
@@ -67,7 +69,8 @@ def _back_up(
     there, known = set(place.tenants()), set(directory.names())
     names = asked or sorted(there | known)
     unknown = [name for name in names if name not in there | known]
-    if unknown or not (asked or there):
+    registry = None if asked else place.registry
+    if unknown or not (asked or there or (registry is not None and registry.exists())):
         fail(
             "Nothing was backed up: there is no tenant "
             + (", ".join(unknown) or "at all where the config says that the data is")
@@ -79,6 +82,12 @@ def _back_up(
             with report.part(sizes[name]):
                 outcomes.append(directory.back_up(place.engine, name, progress=report.progress))
             _tell(outcomes[-1], report)
+        if registry is not None:
+            # After the tenants: one that was made meanwhile has nothing yet, or little.
+            outcomes.append(
+                directory.back_up_registry(registry.name, partial(copy_registry, registry))
+            )
+            _tell(outcomes[-1], report)
         gone = directory.commit(outcomes, prunes=prune)
         for name in gone:
             stays = "its copy was removed" if prune else "its last copy stays"
@@ -89,12 +98,15 @@ def _back_up(
 
 def _tell(outcome: Outcome, report: Report) -> None:
     entry = outcome.entry
+    name = outcome.name or "the registry of tenants"
     if outcome.error is not None:
         stays = f"; its copy of {entry.taken_at:%Y-%m-%d %H:%M:%S} UTC stays" if entry else ""
-        report.complain(f"{outcome.name}: not backed up: {outcome.error}{stays}")
+        report.complain(f"{name}: not backed up: {outcome.error}{stays}")
+    elif entry is not None and outcome.is_copied and outcome.name is None:
+        report.say(f"{name}: {plural(entry.events, 'tenant')} and their keys' digests")
     elif entry is not None and outcome.is_copied:
         report.say(
-            f"{outcome.name}: {plural(entry.events, 'event')} up to position {entry.position}, "
+            f"{name}: {plural(entry.events, 'event')} up to position {entry.position}, "
             f"{size(entry.size_bytes)}"
         )
 
@@ -102,7 +114,7 @@ def _tell(outcome: Outcome, report: Report) -> None:
 def _sum_up(
     outcomes: list[Outcome], seconds: float, directory: BackupDirectory, *, quiet: bool
 ) -> None:
-    good = [outcome for outcome in outcomes if outcome.error is None and outcome.entry is not None]
+    good = [it for it in outcomes if it.error is None and it.entry is not None and it.name]
     copied = [outcome.entry for outcome in good if outcome.is_copied and outcome.entry]
     failed = sum(outcome.error is not None for outcome in outcomes)
     if not quiet:

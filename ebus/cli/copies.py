@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -17,6 +18,7 @@ from ebus.core.backup_directory import MAX_NAME_CHARS
 from ebus.core.engine import Engine, open_engine
 from ebus.core.errors import InvalidTenantName
 from ebus.core.tenant import TenantName
+from ebus.tenants.place import registry_path
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -46,8 +48,10 @@ def options_of_all(command: F) -> F:
 class Place:
     """An engine whose tenants can be copied. `name` is its name, such as `sqlite`."""
 
-    def __init__(self, name: str, engine: Engine) -> None:
+    def __init__(self, name: str, engine: Engine, registry: Path | None = None) -> None:
         self.name = name
+        self.registry = registry
+        """Where the registry of tenants is, or would be; None where there can be none."""
         self.tenants = engine.tenants
         if not isinstance(engine, SupportsBackup):
             fail(
@@ -67,7 +71,7 @@ def configured(config_file: str | None) -> Iterator[Place]:
     # Not the whole address, which may hold a key.
     name = config.engine.partition(":")[0]
     with open_engine(config.engine, durability=config.durability, limits=config.limits) as engine:
-        yield Place(name, engine)
+        yield Place(name, engine, registry_path(config))
 
 
 @contextmanager

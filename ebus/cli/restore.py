@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -9,8 +11,10 @@ import click
 from ebus.cli.copies import Place, Report, asked_for, configured, options_of_all, plural
 from ebus.cli.serve import fail
 from ebus.core.backup_directory import BackupDirectory, Entry
-from ebus.core.errors import EbusError
+from ebus.core.errors import EbusError, StoreBusy, StoreRefused
 from ebus.core.tenant import TenantName
+from ebus.tenants.claim import Claim
+from ebus.tenants.copying import put_back
 
 
 @click.command()
@@ -49,15 +53,19 @@ def restore(
         try:
             with BackupDirectory.reading(Path(from_)) as directory:
                 entries = _chosen(directory, asked, place)
-                _check(directory, entries, quiet=quiet)
-                _restore(
-                    place,
-                    directory,
-                    entries,
-                    overwrite=overwrite,
-                    even_if_open=even_if_open,
-                    quiet=quiet,
-                )
+                registry = None if asked else directory.manifest.registry
+                _check(directory, entries, registry, quiet=quiet)
+                with _claimed(place, registry, overwrite=overwrite) as path:
+                    _restore(
+                        place,
+                        directory,
+                        entries,
+                        overwrite=overwrite,
+                        even_if_open=even_if_open,
+                        quiet=quiet,
+                    )
+                    if path is not None and registry is not None:
+                        put_back(directory.file(registry), path)
         except EbusError as error:
             fail(f"Nothing was restored: {error}")
 
@@ -79,17 +87,44 @@ def _chosen(
         for name in directory.names()
         if (name in asked if asked else not manifest.tenants[name].is_gone)
     }
-    if not chosen:
+    if not chosen and (asked or manifest.registry is None):
         fail(f"Nothing was restored: {directory.path} holds no tenants")
     return chosen
 
 
-def _check(directory: BackupDirectory, entries: dict[TenantName, Entry], *, quiet: bool) -> None:
+@contextmanager
+def _claimed(place: Place, registry: Entry | None, *, overwrite: bool) -> Iterator[Path | None]:
+    """Where the registry is to be put, while nobody else may change it; None for nowhere."""
+    path = place.registry
+    if registry is None or path is None:
+        yield None
+        return
+    if path.exists() and not overwrite:
+        raise StoreRefused(f"{path} is there already, and would be overwritten")
+    claim = Claim.take(path.parent)
+    if claim is None:
+        raise StoreBusy(f"{path} is in use: stop the server that serves its tenants")
+    try:
+        yield path
+    finally:
+        claim.release()
+
+
+def _check(
+    directory: BackupDirectory,
+    entries: dict[TenantName, Entry],
+    registry: Entry | None,
+    *,
+    quiet: bool,
+) -> None:
     """End the command unless every copy is the one that was made."""
     damaged = []
-    total = sum(entry.size_bytes for entry in entries.values())
+    copies: dict[str, Entry] = {str(name): entry for name, entry in entries.items()}
+    if registry is not None:
+        copies["the registry of tenants"] = registry
+    total = sum(entry.size_bytes for entry in copies.values())
     with Report("Checking digests", total, quiet=quiet) as report:
-        for name, entry in entries.items():
+        for name, entry in copies.items():
             try:
                 directory.check(entry, progress=report.progress)
             except EbusError as error:

@@ -22,6 +22,7 @@ from ebus.core.backup import Verification, differences
 from ebus.core.backup_directory import BackupDirectory
 from ebus.core.errors import EbusError
 from ebus.core.tenant import TenantName
+from ebus.tenants.copying import problems_of
 
 
 @click.command()
@@ -59,7 +60,10 @@ def verify(
 
 def _verify_tenants(place: Place, asked: list[TenantName], *, quiet: bool) -> int:
     names = asked or list(place.tenants())
-    if not names:
+    registry = None if asked or place.registry is None else place.registry
+    if registry is not None and not registry.exists():
+        registry = None
+    if not names and registry is None:
         fail("There is no tenant at all where the config says that the data is")
     sizes = {name: place.engine.copied_bytes(name) for name in names}
     bad = 0
@@ -68,6 +72,12 @@ def _verify_tenants(place: Place, asked: list[TenantName], *, quiet: bool) -> in
             with report.part(sizes[name]):
                 found = place.engine.verify(name, progress=report.progress)
             bad += _tell(name, found, report)
+        if registry is not None:
+            try:
+                wrong = problems_of(registry)
+            except EbusError as error:
+                wrong = [str(error)]
+            bad += _tell_of_registry(wrong, report)
     return _sum_up(len(names), bad, quiet=quiet)
 
 
@@ -77,7 +87,7 @@ def _verify_backup(
     entries = directory.manifest.tenants
     names = asked or directory.names()
     unknown = [name for name in names if name not in entries]
-    if unknown or not names:
+    if unknown or not (names or directory.manifest.registry):
         fail(f"{directory.path} holds no tenant {', '.join(unknown) or 'at all'}")
     bad = 0
     total = 2 * sum(entries[name].size_bytes for name in names)
@@ -95,7 +105,22 @@ def _verify_backup(
                     differs = differences(found.snapshot, entry.snapshot)
                     found = msgspec.structs.replace(found, problems=found.problems + differs)
             bad += _tell(name, found, report)
+        if not asked and directory.manifest.registry is not None:
+            wrong = []
+            try:
+                directory.check(directory.manifest.registry)
+            except EbusError as error:
+                wrong = [str(error)]
+            bad += _tell_of_registry(wrong, report)
     return _sum_up(len(names), bad, quiet=quiet)
+
+
+def _tell_of_registry(problems: list[str], report: Report) -> bool:
+    for problem in problems:
+        report.complain(f"the registry of tenants: DAMAGED: {problem}")
+    if not problems:
+        report.say("the registry of tenants: whole")
+    return bool(problems)
 
 
 def _tell(name: str, found: Verification, report: Report) -> bool:

@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +99,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     tenants: dict[str, Entry] = {}
 
+    registry: Entry | None = None
+    """Tenants that were made at run time, and their keys; None where there were none."""
+
 
 class _Kind(msgspec.Struct, frozen=True):
     format: str
@@ -112,7 +115,9 @@ _decode_manifest = msgspec.json.Decoder(Manifest).decode
 class Outcome(msgspec.Struct, frozen=True):
     """What has become of one tenant."""
 
-    name: TenantName
+    name: TenantName | None
+    """None for the registry of tenants."""
+
     entry: Entry | None = None
     """What the manifest will say; None when it says nothing of the tenant."""
 
@@ -209,8 +214,26 @@ class BackupDirectory:
         progress: Progress = no_progress,
     ) -> Outcome:
         """Make a copy of a tenant, which counts once it is passed to `commit`. Raises nothing."""
-        before = self.manifest.tenants.get(name)
-        file = self._file_name(name, engine.copy_suffix)
+        return self._copy(
+            name,
+            self.manifest.tenants.get(name),
+            self._file_name(name, engine.copy_suffix),
+            lambda part, known: engine.back_up(name, part, known=known, progress=progress),
+        )
+
+    def back_up_registry(
+        self, name: str, copy: Callable[[Path, Copy | None], Snapshot | None]
+    ) -> Outcome:
+        """Make a copy of the registry of tenants, by its own means, under this name."""
+        return self._copy(None, self.manifest.registry, name, copy)
+
+    def _copy(
+        self,
+        name: TenantName | None,
+        before: Entry | None,
+        file: str,
+        copy: Callable[[Path, Copy | None], Snapshot | None],
+    ) -> Outcome:
         part = self.path / f"{file}.part"
         taken_at = datetime.now(UTC)
         try:
@@ -218,7 +241,7 @@ class BackupDirectory:
                 with disk_errors(part):
                     known = self._known(before)
                     part.unlink(missing_ok=True)
-                snapshot = engine.back_up(name, part, known=known, progress=progress)
+                snapshot = copy(part, known)
                 if snapshot is None:
                     return Outcome(name)
                 with disk_errors(part):
@@ -271,9 +294,12 @@ class BackupDirectory:
         `StoreUnavailable`; then the backup is what it was.
         """
         tenants = dict(self.manifest.tenants)
+        registry = self.manifest.registry
         gone: list[TenantName] = []
         for outcome in outcomes:
-            if outcome.entry is not None:
+            if outcome.name is None:
+                registry = outcome.entry or registry
+            elif outcome.entry is not None:
                 tenants[outcome.name] = outcome.entry
             elif outcome.error is None and _is_there(tenants.get(outcome.name)):
                 gone.append(outcome.name)
@@ -282,7 +308,9 @@ class BackupDirectory:
         removed = [name for name, entry in tenants.items() if prunes and entry.is_gone]
         files = [self.path / tenants.pop(name).file for name in removed]
         now = datetime.now(UTC)
-        manifest = msgspec.structs.replace(self.manifest, tenants=tenants, finished_at=now)
+        manifest = msgspec.structs.replace(
+            self.manifest, tenants=tenants, registry=registry, finished_at=now
+        )
         with disk_errors(self.path):
             sync_directory(self.path)
             _write(self.path, manifest)
@@ -295,12 +323,17 @@ class BackupDirectory:
     def _finish(self) -> None:
         """Put the copies that count in their places."""
         moved = False
-        for entry in self.manifest.tenants.values():
+        for entry in self._entries():
             with suppress(FileNotFoundError):
                 os.replace(self._staged(entry), self.path / entry.file)
                 moved = True
         if moved:
             sync_directory(self.path)
+
+    def _entries(self) -> Iterator[Entry]:
+        yield from self.manifest.tenants.values()
+        if self.manifest.registry is not None:
+            yield self.manifest.registry
 
     def _remove_unfinished(self) -> None:
         for name in os.listdir(self.path):
@@ -387,8 +420,11 @@ def _read(path: Path) -> Manifest | None:
                 f"this ebus knows up to {VERSION}): upgrade ebus"
             )
         manifest = _decode_manifest(content)
-        for name, entry in manifest.tenants.items():
+        for name in manifest.tenants:
             TenantName(name, max_chars=MAX_NAME_CHARS)
+        for entry in (*manifest.tenants.values(), manifest.registry):
+            if entry is None:
+                continue
             if Path(entry.file).name != entry.file or entry.file in {MANIFEST, LOCK}:
                 raise StoreDamaged(f"{file} is damaged: {entry.file!r} is not the name of a copy")
     except (msgspec.MsgspecError, InvalidTenantName) as error:

@@ -104,7 +104,7 @@ class Door:
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
         state = scope.setdefault("state", {})
-        if (method, path) in ADMIN_OPERATIONS and self._tenancy.is_admin(headers):
+        if (method, path) in ADMIN_OPERATIONS and self._tenancy.admin_of(headers):
             state["admin"] = True
             await self._app(scope, receive, send)
             return
@@ -141,8 +141,9 @@ class Door:
         return is_page and self._config.enable_ui
 
     async def _administer(self, scope: HTTPScope, receive: Receive, send: Counted) -> None:
-        if not self._tenancy.is_admin(scope["headers"]):
-            headers = scope["headers"]
+        headers = scope["headers"]
+        admin = self._tenancy.admin_of(headers)
+        if admin is None:
             self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
             raise Problem(
                 403,
@@ -153,7 +154,7 @@ class Door:
         if len(scope["path"]) > MAX_PATH_CHARS:
             raise nothing_there()
         state = scope["state"]
-        state["admin"] = True
+        state["admin"] = admin
         body = state["body"] = Body(self._tenancy.bodies, ADMIN_PATHS)
         try:
             await self._app(scope, receive, send)
