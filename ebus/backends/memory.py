@@ -32,6 +32,7 @@ from ebus.core.store import (
     Write,
     Written,
     check_gap,
+    check_list_limit,
     check_range,
     check_saved_position,
     check_writes,
@@ -260,9 +261,14 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsGaps, SupportsIdLookup, Sup
         with self._open_log() as log:
             return log.subscription(name)
 
-    def checkpoints(self) -> dict[str, int]:
+    def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> dict[str, int]:
+        check_list_limit(limit)
         with self._open_log() as log:
-            return {name: known.position for name, known in sorted(log.subscriptions.items())}
+            known = log.subscriptions
+            names = sorted(it for it in known if it.startswith(prefix) and it > after)
+            return {name: known[name].position for name in names[:limit]}
 
     def close(self) -> None:
         self._closed = True

@@ -11,6 +11,7 @@ from ebus.config import Config, load_config
 from ebus.core.engine import Findings, look_at, open_engine
 from ebus.core.errors import EbusError
 from ebus.tenants.merging import with_registered
+from ebus.tenants.model import EMPTY
 from ebus.tenants.place import read_registry
 
 
@@ -30,7 +31,7 @@ def check(config_file: str | None) -> None:
     """
     try:
         config = load_config(config_file, os.environ)
-        config = with_registered(config, read_registry(config))
+        config = with_registered(config, read_registry(config) or EMPTY)
     except EbusError as error:
         fail(str(error))
     engine = open_engine(config.engine, durability=config.durability, limits=config.limits)

@@ -189,19 +189,21 @@ def _say_what_starts(config: Config) -> None:
 
 
 def claimed(config: Config) -> tuple[Claim | None, Config]:
-    """The sole right to the registry of tenants, and the config with its tenants.
+    """The servers' right to the registry of tenants, and the config with its tenants.
 
     None where there is no registry and nobody could make tenants in one. Held until the process
     and those that it forks have ended. Raises `EbusError`.
     """
     path = registry_path(config)
-    if path is None or not (config.admin_key_digest or path.exists()):
+    if path is None or not (config.admins or path.exists()):
         return None, config
-    claim = Claim.take(path.parent)
+    claim = Claim.take_for_server(path.parent)
     if claim is None:
-        raise StoreBusy(f"{path} belongs to another server, or a command is changing it")
+        raise StoreBusy(f"a command has {path} for too long, and is changing it")
     with Registry(path) as registry:
-        finish_deletions(config, registry)
+        if claim.is_sole:
+            finish_deletions(config, registry)
+        claim.share()
         return claim, with_registered(config, registry.read())
 
 

@@ -238,8 +238,10 @@ class AsyncClient:
     async def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         return await self._drive(self._calls.delete_checkpoint(name, expected))
 
-    async def checkpoints(self) -> Mapping[str, int]:
-        return await self._drive(self._calls.checkpoints())
+    async def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Mapping[str, int]:
+        return await self._drive(self._calls.checkpoints(prefix, after, limit))
 
     async def subscription(self, name: str) -> Subscription | None:
         return await self._drive(self._calls.subscription(name))

@@ -40,6 +40,7 @@ from ebus.core.store import (
     WirePage,
     check_checkpoint,
     check_expectation,
+    check_list_limit,
     check_range,
     check_saved_position,
 )
@@ -502,21 +503,27 @@ class Calls:
         was_there: bool = yield call
         return was_there
 
-    def checkpoints(self) -> Steps[dict[str, int]]:
+    def checkpoints(self, prefix: str, after: str, limit: int | None) -> Steps[dict[str, int]]:
+        check_list_limit(limit)
+        for text in (prefix, after):
+            _check_listed(text)
         found: dict[str, int] = {}
-        after: str | None = ""
-        while after is not None:
+        behind: str | None = after
+        while behind is not None and (limit is None or len(found) < limit):
+            most = self.limits.max_read_events
+            if limit is not None:
+                most = min(most, limit - len(found))
             call: Call[tuple[list[_ListedIn], str | None]] = Call(
                 method="GET",
                 path="/subscriptions",
-                params=[("after", after), ("limit", self.limits.max_read_events)],
+                params=[("prefix", prefix), ("after", behind), ("limit", most)],
                 is_repeatable=True,
                 read=lambda answer: (
                     _read_subscriptions(answer).subscriptions,
                     next_in(answer, "after"),
                 ),
             )
-            listed, after = yield call
+            listed, behind = yield call
             found |= {one.id: one.position for one in listed}
         return found
 

@@ -255,8 +255,10 @@ class Client(TenantStore, SupportsWireRead):
     def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         return self._drive(self._calls.delete_checkpoint(name, expected))
 
-    def checkpoints(self) -> Mapping[str, int]:
-        return self._drive(self._calls.checkpoints())
+    def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Mapping[str, int]:
+        return self._drive(self._calls.checkpoints(prefix, after, limit))
 
     def subscription(self, name: str) -> Subscription | None:
         return self._drive(self._calls.subscription(name))

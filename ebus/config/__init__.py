@@ -8,11 +8,12 @@ the file in `file.py` and `tenants.py`, the variables in `environment.py` and
 from ebus.config.file import FILE_KEYS
 from ebus.config.load import ENVIRONMENT, Signature, load_again, load_config, signature
 from ebus.config.mistakes import ConfigError, Mistake
-from ebus.config.model import Config, KeyConfig, Rate, Scope, TenantConfig, TenantLimits
+from ebus.config.model import AdminKey, Config, KeyConfig, Rate, Scope, TenantConfig, TenantLimits
 
 __all__ = [
     "ENVIRONMENT",
     "FILE_KEYS",
+    "AdminKey",
     "Config",
     "ConfigError",
     "KeyConfig",

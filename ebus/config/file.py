@@ -11,7 +11,7 @@ from ebus.config.document import ConfigFile, parse_document, read_config_file
 from ebus.config.engine_address import engine_address
 from ebus.config.environment import VARIABLES
 from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
-from ebus.config.model import TenantLimits, Visible
+from ebus.config.model import ADMIN, AdminKey, TenantLimits, Visible
 from ebus.config.networks import parse_network
 from ebus.config.nodes import (
     Key,
@@ -44,6 +44,13 @@ LIMIT_KEYS = {
     for field in msgspec.structs.fields(Limits)
 }
 
+_ADMIN_KEY_EXAMPLE = '{name: "anna", api_key_sha256: "…"}'
+
+ADMIN_KEY_KEYS = {
+    "name": Key(read_line, '"anna"', required=True),
+    "api_key_sha256": Key(read_digest, '"…"', required=True),
+}
+
 TOP_KEYS = {
     "data_dir": Key(read_directory, '"data"'),
     "engine": Key(read_line, "sqlite"),
@@ -57,6 +64,10 @@ TOP_KEYS = {
         '["10.0.0.0/8"]',
     ),
     "admin_key_sha256": Key(read_digest, '"…"'),
+    "admin_keys": Key(
+        list_of("a key", mapping(ADMIN_KEY_KEYS), example=_ADMIN_KEY_EXAMPLE),
+        f"[{_ADMIN_KEY_EXAMPLE}]",
+    ),
     "watch_config": Key(read_switch, "true"),
     "tenants": TENANTS,
 }
@@ -67,6 +78,7 @@ FILE_KEYS: tuple[str, ...] = (
     *(f"tenant_limits.{name}" for name in TENANT_LIMIT_KEYS),
     *(f"tenants.{name}" for name in TENANT_KEYS),
     *(f"tenants.api_keys.{name}" for name in KEY_KEYS),
+    *(f"admin_keys.{name}" for name in ADMIN_KEY_KEYS),
 )
 """Every key of the file. Those within another have dots, as in `tenants.api_key`.
 
@@ -116,7 +128,8 @@ def read_file(path: str, file: ConfigFile | None = None) -> Reading:
         "limits": limits,
         "tenants_visible": top.values.get("tenants_visible", "all"),
         "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
-        "admin_key_digest": _admin_key_digest(top, tenants, mistakes),
+        "admin_key_digest": _admin_key_digest(top),
+        "admin_keys": _admin_keys(top, tenants, mistakes),
         "watch_config": top.values.get("watch_config", True),
     }
     warnings.extend(tenants.warnings)
@@ -143,7 +156,7 @@ def _top_section(data: bytes, mistakes: FileMistakes) -> Section | None:
 
 def _need_tenants(top: Section, mistakes: FileMistakes) -> None:
     """There must be some, unless there is an admin key with which to make them."""
-    if "admin_key_sha256" in top.lines:
+    if "admin_key_sha256" in top.lines or "admin_keys" in top.lines:
         return
     if "tenants" not in top.lines:
         mistakes.add(top.line, told("tenants", Wrong("is missing"), TENANTS.example))
@@ -151,16 +164,40 @@ def _need_tenants(top: Section, mistakes: FileMistakes) -> None:
         mistakes.add(top.lines["tenants"], told("tenants", Wrong("is empty"), TENANTS.example))
 
 
-def _admin_key_digest(top: Section, tenants: Tenants, mistakes: FileMistakes) -> bytes | None:
-    """Of the key to the whole server, which must open no tenant."""
+def _admin_key_digest(top: Section) -> bytes | None:
     key: ApiKey | None = top.values.get("admin_key_sha256")
-    if key is None:
-        return None
-    for tenant in tenants.configs:
-        if any(own.digest == key.digest for own in tenant.keys):
-            message = f"the admin key is an API key of tenant {tenant.name}; make another one"
-            mistakes.add(top.lines["admin_key_sha256"], message)
-    return key.digest
+    return None if key is None else key.digest
+
+
+def _admin_keys(top: Section, tenants: Tenants, mistakes: FileMistakes) -> tuple[AdminKey, ...]:
+    """Those with a name. No admin key may open a tenant, and no two may share a name or a key."""
+    owners = {key.digest: it.name for it in tenants.configs for key in it.keys}
+    names: dict[str, int] = {ADMIN: top.lines.get("admin_key_sha256", 0)}
+    taken: set[bytes] = set()
+
+    def check(key: ApiKey, line: int) -> None:
+        if key.digest in owners:
+            owner = owners[key.digest]
+            mistakes.add(line, f"the admin key is an API key of tenant {owner}; make another one")
+        if key.digest in taken:
+            mistakes.add(line, "duplicate admin key; give everybody a key of their own")
+        taken.add(key.digest)
+
+    if (own := top.values.get("admin_key_sha256")) is not None:
+        check(own, top.lines["admin_key_sha256"])
+    found = []
+    for section in top.values.get("admin_keys", ()):
+        name, key = section.values.get("name"), section.values.get("api_key_sha256")
+        if name in names:
+            where = f"line {names[name]} has it too" if names[name] else "it is admin_key_sha256's"
+            mistakes.add(section.lines["name"], f"duplicate admin key name; {where}")
+        elif name is not None:
+            names[name] = section.lines["name"]
+        if key is not None:
+            check(key, section.lines["api_key_sha256"])
+        if name is not None and key is not None:
+            found.append(AdminKey(name, key.digest))
+    return tuple(found)
 
 
 def _engine_fields(top: Section, mistakes: FileMistakes, warnings: list[str]) -> dict[str, str]:

@@ -70,6 +70,19 @@ class TenantConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Its keys are known, and open nothing."""
 
 
+class AdminKey(msgspec.Struct, frozen=True):
+    """One more key to what belongs to no tenant."""
+
+    name: str
+    """Whose changes these are, in the audit log."""
+
+    digest: bytes
+
+
+ADMIN = "admin"
+"""What the admin key is called that has no name."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a user can set. Made by `load_config`, which has checked it all."""
 
@@ -114,6 +127,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     admin_key_digest: bytes | None = None
     """SHA-256 of the key to what belongs to no tenant; None means that nobody has it."""
 
+    admin_keys: tuple[AdminKey, ...] = ()
+    """Further ones, each with a name."""
+
     traces: bool = False
     """Whether requests are traced, see `ebus.http.traces`."""
 
@@ -131,6 +147,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     warnings: tuple[str, ...] = ()
     """What works but should be looked at, one sentence each. Never holds a key."""
+
+    @property
+    def admins(self) -> dict[bytes, str]:
+        """What each admin key is called, by its digest."""
+        own = {} if self.admin_key_digest is None else {self.admin_key_digest: ADMIN}
+        return {**own, **{key.digest: key.name for key in self.admin_keys}}
 
     @property
     def single_tenant(self) -> bool:

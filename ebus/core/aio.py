@@ -255,7 +255,8 @@ class AsyncTenantStore:
     def _written(self) -> None:
         if self.on_written is not None:
             self.on_written()
-        self.tell()
+        if self._watchers:
+            self.tell()
 
     async def read_wire(
         self,
@@ -311,10 +312,13 @@ class AsyncTenantStore:
         found: list[StreamInfo] = await self._reads.put(work, weight=limit or 1)
         return found
 
-    async def checkpoints(self) -> dict[str, int]:
+    async def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Mapping[str, int]:
         """Like `TenantStore.checkpoints`."""
-        checkpoints: dict[str, int] = await self._reads.put(self._store.checkpoints)
-        return checkpoints
+        work = partial(self._store.checkpoints, prefix, after=after, limit=limit)
+        found: Mapping[str, int] = await self._reads.put(work, weight=limit or 1)
+        return found
 
     async def subscription(self, name: str) -> Subscription | None:
         """Like `TenantStore.subscription`."""
@@ -357,13 +361,19 @@ class AsyncTenantStore:
         self, commit: Callable[[Sequence[Write]], list[Written] | None], writes: Sequence[Write]
     ) -> list[Written] | None:
         """A small commit, here and now, on the same terms as a small read."""
-        begun_s = time.monotonic()
-        if begun_s < self._rests_until_s:
+        begun_ns = time.monotonic_ns()
+        if begun_ns < self._rests_until_s * 1e9:
             return None
+        results = None
         try:
-            return commit(writes)
+            results = commit(writes)
         finally:
-            self._rest_if_slow(begun_s)
+            duration_ns = time.monotonic_ns() - begun_ns
+            if duration_ns > SLOW_S * 1e9:
+                self._rests_until_s = time.monotonic() + REST_S
+        if results is not None and self._writes.observed is not None:
+            self._writes.observed(len(writes), duration_ns)
+        return results
 
     def _rest_if_slow(self, begun_s: float) -> None:
         now_s = time.monotonic()
@@ -628,6 +638,15 @@ class AsyncEngine:
         except BaseException:
             place.users -= 1
             raise
+
+    def borrow_at_once(self, name: TenantName) -> AsyncTenantStore | None:
+        """Like `borrow`, but None, and nothing to give back, unless the tenant is open."""
+        place = self._places.get(name)
+        if place is None or place.store is None or self._closing:
+            return None
+        place.users += 1
+        self._places.move_to_end(name)
+        return place.store
 
     def borrow_open(self, name: TenantName) -> AsyncTenantStore | None:
         """Like `borrow`, for who only looks: None, and nothing to give back, unless it is open.

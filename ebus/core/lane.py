@@ -84,7 +84,7 @@ class Lane(Generic[Work]):
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
         self.observed: Callable[[int, int], None] | None = None
-        """Called on the loop after a group: with its jobs, and the nanoseconds that it took."""
+        """Called on the loop after a group in a thread, with its jobs and how many nanoseconds."""
 
     @property
     def waiting_jobs(self) -> int:
@@ -151,11 +151,8 @@ class Lane(Generic[Work]):
                 self._answer(group, [])
                 continue
             if self._run_now is not None:
-                begun_ns = perf_counter_ns()
                 results = self._try_now(group)
                 if results is not None:
-                    if self.observed is not None:
-                        self.observed(len(group), perf_counter_ns() - begun_ns)
                     self._answer(group, results)
                     continue
             self._running += 1

@@ -351,8 +351,14 @@ class TenantStore(Protocol):
         found: bool = self._do(ChangeSubscription(name, consumers.drop_parked(first_position)))
         return found
 
-    def checkpoints(self) -> Mapping[str, int]:
-        """Every checkpoint by name, in the order of the names' code points."""
+    def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Mapping[str, int]:
+        """Checkpoints whose names begin with the prefix, in the order of the names' code points.
+
+        Those behind the name `after`, at most `limit` (1 or more), and all of them without one.
+        Raises `InvalidRange`.
+        """
         ...
 
     def close(self) -> None:
@@ -764,6 +770,12 @@ def check_checkpoint(name: str, position: int, limits: Limits) -> None:
     except UnicodeEncodeError:
         raise InvalidCheckpoint("a checkpoint's name holds no lone surrogates") from None
     check_saved_position(position)
+
+
+def check_list_limit(limit: int | None) -> None:
+    """Raise `InvalidRange` unless a list of checkpoints can have at most so many."""
+    if limit is not None and not 1 <= limit <= MAX_POSITION:
+        raise InvalidRange(f"a list is limited to 1 to {MAX_POSITION} checkpoints")
 
 
 def check_saved_position(position: int) -> None:

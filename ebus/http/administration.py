@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ebus.config import Config, TenantConfig
 from ebus.config.api_key import digest_of, new_key
-from ebus.core.errors import EbusError, StoreBusy, TenantExists, TenantInFile
+from ebus.core.errors import EbusError, StoreBusy, TenantExists, TenantInFile, UnknownTenant
 from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem
 from ebus.http.tenancy import Tenancy
@@ -51,8 +51,9 @@ class Administration:
         """What is not moved yet is moved at the next start."""
         for move in self._moves:
             move.cancel()
-        if self._registry is not None:
-            await self._in_thread(self._registry.close)
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            await self._in_thread(registry.close)
         self._thread.shutdown()
 
     # What there is
@@ -77,6 +78,8 @@ class Administration:
 
     async def find(self, name: str) -> Registered:
         """Raises `UnknownTenant`."""
+        if self._path is None:
+            raise UnknownTenant("there is no tenant of this name")
         return await self._ask(lambda it: it.find(name))
 
     async def trash(self) -> list[Trashed]:
@@ -102,6 +105,7 @@ class Administration:
         limits: Mapping[str, object],
     ) -> tuple[Registered, str]:
         """Returns the tenant's only key, too, which nobody can read again."""
+        self._refuse_without_registry()
         await self._refuse_taken(name)
         key = new_key()
         new = NewKey(digest=digest_of(key.encode()), name=key_name, scope=scope)
@@ -240,6 +244,10 @@ class Administration:
                 self._registry = Registry(self._path)
             return do(self._registry)
 
+        self._refuse_without_registry()
+        return await self._in_thread(ask)
+
+    def _refuse_without_registry(self) -> None:
         if self._path is None:
             raise Problem(
                 409,
@@ -247,7 +255,6 @@ class Administration:
                 "This server's engine has no place for tenants that are made at run time: "
                 "it serves those of its config file only",
             )
-        return await self._in_thread(ask)
 
     async def _in_thread(self, do: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, do)

@@ -13,6 +13,7 @@ from ipaddress import (
     ip_address,
 )
 
+from ebus.config.api_key import digest_of
 from ebus.http.problems import Problem
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -47,6 +48,11 @@ def api_key(headers: Headers) -> bytes:
     if len(keys) > 1:
         raise unauthorized("key_invalid", "Invalid API key")
     return keys[0].strip()
+
+
+def digest_of_key(headers: Headers) -> bytes:
+    """What is kept of the key that they carry. Raises `Problem` 401."""
+    return digest_of(api_key(headers))
 
 
 def unauthorized(code: str, detail: str) -> Problem:

@@ -19,6 +19,7 @@ from ebus.config import Config
 from ebus.core.errors import StoreClosed
 from ebus.http.answers import Answer, EventArray
 from ebus.http.bodies import Body
+from ebus.http.credentials import digest_of_key
 from ebus.http.endpoint import Call, Route
 from ebus.http.figures import TenantFigures
 from ebus.http.leaving import Leaving
@@ -103,17 +104,19 @@ class Door:
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
         state = scope.setdefault("state", {})
-        if (method, path) in ADMIN_OPERATIONS and self._tenancy.is_admin(headers):
+        if (method, path) in ADMIN_OPERATIONS and self._tenancy.admin_of(headers):
             state["admin"] = True
             await self._app(scope, receive, send)
             return
         if path.startswith(ADMIN_PATHS) and self._tenancy.has_administration:
             await self._administer(scope, receive, send)
             return
-        entry = self._tenancy.recognise(headers, scope["client"])
+        entry = self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
         send.figures = entry.figures
         request.tenant = entry.tenant.name
-        tenant = await self._tenancy.admit(entry, method, path)
+        tenant = self._tenancy.admit_at_once(entry, method, path)
+        if tenant is None:
+            tenant = await self._tenancy.admit(entry)
         body = state["body"] = Body(self._tenancy.bodies, tenant.name)
         try:
             route = self._routes.get((method, path))
@@ -138,8 +141,10 @@ class Door:
         return is_page and self._config.enable_ui
 
     async def _administer(self, scope: HTTPScope, receive: Receive, send: Counted) -> None:
-        if not self._tenancy.is_admin(scope["headers"]):
-            self._tenancy.recognise(scope["headers"], scope["client"])
+        headers = scope["headers"]
+        admin = self._tenancy.admin_of(headers)
+        if admin is None:
+            self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
             raise Problem(
                 403,
                 "insufficient_scope",
@@ -149,7 +154,7 @@ class Door:
         if len(scope["path"]) > MAX_PATH_CHARS:
             raise nothing_there()
         state = scope["state"]
-        state["admin"] = True
+        state["admin"] = admin
         body = state["body"] = Body(self._tenancy.bodies, ADMIN_PATHS)
         try:
             await self._app(scope, receive, send)
@@ -225,7 +230,7 @@ async def call(
     leaving = Leaving(receive)
     try:
         return await route.endpoint(
-            Call(tenant, scope["query_string"], body, scope["headers"], leaving.when_left)
+            Call(tenant, scope["query_string"], body, dict(scope["headers"]), leaving.when_left)
         )
     finally:
         leaving.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -25,15 +25,11 @@ class Call(msgspec.Struct, frozen=True):
 
     body: bytes
 
-    headers: Iterable[tuple[bytes, bytes]]
-    """By their names in lower case."""
+    headers: Mapping[bytes, bytes]
+    """By their names in lower case; of several the last."""
 
     when_left: Callable[[Callable[[], None]], None] | None = None
     """Where it is known: has something called when the client leaves before it is answered."""
-
-    def header(self, name: bytes) -> bytes | None:
-        """The header's value; of several the last."""
-        return dict(self.headers).get(name)
 
 
 Endpoint = Callable[[Call], Awaitable[Answer | EventArray | Tail]]

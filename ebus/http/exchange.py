@@ -7,12 +7,13 @@ the ordinary: `protocol` says where that is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Protocol
 
+import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from ebus.core.errors import StoreClosed
@@ -43,6 +44,10 @@ class Connection(Protocol):
     flow: FlowControl
     client: Peer
 
+    def key_digest(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The digest of the key that they carry. Raises `Problem` 401."""
+        ...
+
     def default_fields(self) -> bytes:
         """The header lines of every answer."""
         ...
@@ -55,10 +60,7 @@ class Exchange:
 
     __slots__ = (
         "_begun",
-        "_begun_ns",
-        "_body_bytes",
         "_connection",
-        "_figures",
         "_headers",
         "_left",
         "_query",
@@ -75,16 +77,13 @@ class Exchange:
         connection: Connection,
         route: Route,
         query: bytes,
-        headers: list[tuple[bytes, bytes]],
+        headers: Mapping[bytes, bytes],
     ) -> None:
         self._connection = connection
         self._route = route
         self._query = query
         self._headers = headers
         self._begun = False
-        self._begun_ns = 0
-        self._body_bytes = 0
-        self._figures: TenantFigures | None = None
         self._left: Callable[[], None] | None = None
         self.keep_alive = True
         self.disconnected = False
@@ -109,65 +108,69 @@ class Exchange:
 
     async def run(self, tenancy: Tenancy, body: bytes) -> None:
         """Answer, whatever happens."""
-        self._begun_ns = perf_counter_ns()
-        self._body_bytes = len(body)
+        begun_ns = perf_counter_ns()
         tenant = large = entry = None
         try:
-            route = self._route
-            entry = tenancy.recognise(self._headers, self._connection.client)
-            self._figures = entry.figures
-            tenant = await tenancy.admit(entry, route.method, route.path)
+            route, headers, connection = self._route, self._headers, self._connection
+            digest = connection.key_digest(headers)
+            entry = tenancy.recognise(digest, headers.items(), connection.client)
+            tenant = tenancy.admit_at_once(entry, route.method, route.path)
+            if tenant is None:
+                tenant = await tenancy.admit(entry)
             if len(body) > FREE_BODY_BYTES:
                 large = Body(tenancy.bodies, tenant.name)
                 large.grow(len(body))
-            answer = await route.endpoint(
-                Call(tenant, self._query, body, self._headers, self.when_left)
-            )
+            answer = await route.endpoint(Call(tenant, self._query, body, headers, self.when_left))
             if isinstance(answer, Answer):
+                entry.figures.count(
+                    route.operation,
+                    answer.status,
+                    begun_ns,
+                    len(body),
+                    answer.size_bytes,
+                    answer.events,
+                )
                 self._send(answer)
-            elif isinstance(answer, Tail):
-                await self._follow(answer)
             else:
-                await self._send_array(answer)
+                counts = _Counts(entry.figures, route.operation, begun_ns, len(body))
+                if isinstance(answer, Tail):
+                    await self._follow(answer, counts)
+                else:
+                    await self._send_array(answer, counts)
         except asyncio.CancelledError:  # the server's time to shut down is over
-            self._fail(StoreClosed("the server stops"), tenancy, entry)
+            self._fail(StoreClosed("the server stops"), tenancy, entry, begun_ns, body)
         except Exception as error:
-            self._fail(error, tenancy, entry)
+            self._fail(error, tenancy, entry, begun_ns, body)
         finally:
             if large is not None:
                 large.leave()
             if tenant is not None:
                 tenancy.leave(tenant)
 
-    def _fail(self, error: Exception, tenancy: Tenancy, entry: Entry | None) -> None:
-        request = About.of(self._headers, None if entry is None else entry.tenant.name)
+    def _fail(
+        self,
+        error: Exception,
+        tenancy: Tenancy,
+        entry: Entry | None,
+        begun_ns: int,
+        body: bytes,
+    ) -> None:
+        request = About.of(self._headers.items(), None if entry is None else entry.tenant.name)
         with about(request):
             if self._begun:
                 log_broken_answer(error)
                 self._connection.transport.close()
                 return
-            if self._figures is None:
-                self._figures = tenancy.figures.nobody
+            figures = tenancy.figures.nobody if entry is None else entry.figures
             problem = problem_of(error)
-            self._figures.count_refusal(problem.code)
-            self._send(problem.answer(request.made_up))
-
-    def _count_head(self, status: int) -> None:
-        figures = self._figures
-        assert figures is not None
-        figures.count(self._route.operation, status, self._begun_ns, self._body_bytes, 0, 0)
+            figures.count_refusal(problem.code)
+            answer = problem.answer(request.made_up)
+            figures.count(
+                self._route.operation, answer.status, begun_ns, len(body), answer.size_bytes, 0
+            )
+            self._send(answer)
 
     def _send(self, answer: Answer) -> None:
-        figures = self._figures
-        assert figures is not None
-        figures.count(
-            self._route.operation,
-            answer.status,
-            self._begun_ns,
-            self._body_bytes,
-            answer.size_bytes,
-            answer.events,
-        )
         transport = self._connection.transport
         if not (self.disconnected or transport.is_closing()):
             pieces = [self._head(answer, b""), *answer.parts]
@@ -177,10 +180,10 @@ class Exchange:
                 transport.writelines(pieces)
         self._complete()
 
-    async def _send_array(self, answer: EventArray) -> None:
+    async def _send_array(self, answer: EventArray, counts: _Counts) -> None:
         transport, flow = self._connection.transport, self._connection.flow
         head = self._head(answer, b"transfer-encoding: chunked\r\n")
-        self._count_head(answer.status)
+        counts.begin(answer.status)
         async with aclosing(answer.parts()) as parts:
             events = 0
             async for part in parts:
@@ -190,20 +193,16 @@ class Exchange:
                     return
                 transport.writelines([head, b"%x\r\n" % len(part), part, b"\r\n"])
                 head = b""
-                self._count_more(len(part), answer.events - events)
+                counts.more(len(part), answer.events - events)
                 events = answer.events
         transport.write(b"0\r\n\r\n")
         self._complete()
 
-    def _count_more(self, body_bytes: int, events: int) -> None:
-        if self._figures is not None:
-            self._figures.count_more(self._route.operation, body_bytes, events)
-
-    async def _follow(self, tail: Tail) -> None:
+    async def _follow(self, tail: Tail, counts: _Counts) -> None:
         with tail.waiting():
             self._connection.transport.write(self._head(tail, b"transfer-encoding: chunked\r\n"))
-            self._count_head(tail.status)
-            tail.on_sent = self._count_more
+            counts.begin(tail.status)
+            tail.on_sent = counts.more
             await tail.run(_Sink(self, self._connection))
         if not (self.disconnected or self._connection.transport.is_closing()):
             self._connection.transport.write(b"0\r\n\r\n")
@@ -223,6 +222,21 @@ class Exchange:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """Where an answer is counted that goes out bit by bit."""
+
+    figures: TenantFigures
+    operation: int
+    begun_ns: int
+    body_bytes: int
+
+    def begin(self, status: int) -> None:
+        self.figures.count(self.operation, status, self.begun_ns, self.body_bytes, 0, 0)
+
+    def more(self, body_bytes: int, events: int) -> None:
+        self.figures.count_more(self.operation, body_bytes, events)
 
 
 class _Sink:

@@ -33,11 +33,8 @@ class WorkerCommits:
         self._total = row - 1
         self._own = worker * row
         self._others = [place * row for place in range(workers) if place != worker]
-
-    @property
-    def are_shared(self) -> bool:
+        self.are_shared = bool(self._others)
         """Whether there is any other worker."""
-        return bool(self._others)
 
     def count(self, tenant: int) -> None:
         """Say that this worker has written to the n-th tenant."""

@@ -45,7 +45,7 @@ def admin_schemas() -> Json:
 
 def admin_paths(config: Config) -> Json:
     """Empty where nobody has an admin key."""
-    if config.admin_key_digest is None or config.single_tenant:
+    if not config.admins or config.single_tenant:
         return {}
     name = in_path(
         "tenant",

@@ -33,6 +33,12 @@ OPERATIONS: tuple[tuple[str, str], ...] = (
     ("HEAD", "/health"),
     ("GET", "/openapi.json"),
     ("GET", "/tenants"),
+    ("GET", "/ui"),
+    ("HEAD", "/ui"),
+    ("GET", "/ui/{file}"),
+    ("HEAD", "/ui/{file}"),
+    ("GET", "/docs"),
+    ("HEAD", "/docs"),
     ("GET", "/admin/tenants"),
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/{tenant}"),
@@ -46,12 +52,6 @@ OPERATIONS: tuple[tuple[str, str], ...] = (
     ("GET", "/admin/trash"),
     ("DELETE", "/admin/trash/{trash}"),
     ("GET", "/admin/audit"),
-    ("GET", "/ui"),
-    ("HEAD", "/ui"),
-    ("GET", "/ui/{file}"),
-    ("HEAD", "/ui/{file}"),
-    ("GET", "/docs"),
-    ("HEAD", "/docs"),
 )
 """Method and route, as the OpenAPI document names them."""
 
@@ -65,25 +65,8 @@ APPENDING = frozenset(
 """Operations whose events come in; those of all others go out."""
 
 STATUSES = (
-    201,
-    204,
-    304,
-    400,
-    401,
-    403,
-    404,
-    405,
-    408,
-    409,
-    412,
-    413,
-    415,
-    429,
-    431,
-    500,
-    503,
-    507,
-    0,
+    *(201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 429, 431),
+    *(500, 503, 507, 0),
 )
 """Every status beside 200; 0 stands for any other."""
 

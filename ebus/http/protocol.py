@@ -11,8 +11,9 @@ import asyncio
 import fcntl
 import re
 import sys
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
+from hmac import compare_digest
 from http import HTTPStatus
 from termios import TIOCOUTQ
 from typing import Any
@@ -25,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from ebus.config import Config
 from ebus.http.connections import SPARE_WAIT_S, Connections, Seat, too_many_connections
+from ebus.http.credentials import digest_of_key
 from ebus.http.eager import EagerRun
 from ebus.http.endpoint import Route
 from ebus.http.exchange import Exchange
@@ -124,7 +126,10 @@ class EbusProtocol(HttpToolsProtocol):
         self._host = _NO_HOST
         self._short_way: Route | None = None
         self._query = b""
+        self._fields: dict[bytes, bytes] = {}
         self._body = b""
+        self._key = b""
+        self._key_digest = b""
         self._idle_since_s: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -278,7 +283,7 @@ class EbusProtocol(HttpToolsProtocol):
 
     def _is_ordinary(self) -> bool:
         """Whether the request that begins may go the short way, if it arrives at once."""
-        headers = dict(self.headers)
+        headers = self._fields = dict(self.headers)
         connection = headers.get(b"connection")
         return (
             len(headers) == len(self.headers) <= self.config.max_head_fields
@@ -366,7 +371,7 @@ class EbusProtocol(HttpToolsProtocol):
             return
         route, self._short_way = self._short_way, None
         body, self._body = self._body, b""
-        exchange = Exchange(self, route, self._query, self.headers)
+        exchange = Exchange(self, route, self._query, self._fields)
         self.cycle = exchange  # type: ignore[assignment]
         run = EagerRun(exchange.run(self.config.tenancy, body), self.tasks, self.loop)
         if self._has_ended:  # one for each turn of the loop: others wait for theirs
@@ -379,6 +384,18 @@ class EbusProtocol(HttpToolsProtocol):
         if self._is_spare:
             cycle.keep_alive = False
         super()._start_asgi_task(cycle, served_on(cycle, app))  # type: ignore[arg-type]
+
+    def key_digest(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The digest of the key that they carry: mostly that of the connection's last request.
+
+        Keys are compared in a time that says nothing of them: a proxy may send what several
+        clients ask on one connection. Raises `Problem` 401.
+        """
+        key = headers.get(b"x-api-key")
+        if not (key and compare_digest(key, self._key)):
+            self._key_digest = digest_of_key(headers.items())
+            self._key = key or b""
+        return self._key_digest
 
     def default_fields(self) -> bytes:
         """The header lines of every answer."""

@@ -20,6 +20,7 @@ from ebus.core.tenant import TenantName
 from ebus.http.reload_state import ReloadState
 from ebus.http.slots import Slots
 from ebus.tenants.merging import following, with_registered
+from ebus.tenants.model import EMPTY
 from ebus.tenants.place import read_registry
 
 logger = logging.getLogger("ebus.http")
@@ -135,6 +136,8 @@ def _waiting(running: Config, read: Config) -> Iterator[str]:
         yield "engine"
     if running.admin_key_digest != read.admin_key_digest:
         yield "admin_key_sha256"
+    if running.admin_keys != read.admin_keys:
+        yield "admin_keys"
     for name in Limits.__struct_fields__:
         if getattr(running.limits, name) != getattr(read.limits, name):
             yield f"limits.{name}"
@@ -162,7 +165,7 @@ def propose(running: Config, environment: Mapping[str, str], *, unless: bytes | 
         warnings = tuple(it for it in file.warnings if it not in running.warnings)
         return Proposal(running, file.digest, Changes(), warnings, is_new=False)
     # Of the place where the registry is now, which is another one from the next start on.
-    read = with_registered(read, read_registry(running))
+    read = with_registered(read, read_registry(running) or EMPTY)
     config, waiting = servable(running, read)
     later = tuple(f"{name} has changed, and takes effect at the next start" for name in waiting)
     changes = changes_between(running, config)
@@ -174,13 +177,15 @@ def follow(running: Config, digest: bytes) -> Proposal:
 
     Raises `EbusError` when the registry cannot be read.
     """
-    config, conflicts = following(running, read_registry(running))
+    snapshot = read_registry(running, unless=running.registry_revision)
+    if snapshot is None:
+        return Proposal(running, digest, Changes(), (), is_new=False, is_followed=True)
+    config, conflicts = following(running, snapshot)
     return Proposal(
         config,
         digest,
         changes_between(running, config),
         tuple(f"not served: {conflict}" for conflict in conflicts),
-        is_new=config.registry_revision != running.registry_revision,
         is_followed=True,
     )
 

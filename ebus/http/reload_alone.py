@@ -23,6 +23,7 @@ from ebus.http.reload import (
 )
 from ebus.http.roster import Counters, Roster
 from ebus.http.tenancy import Tenancy
+from ebus.tenants.place import RegistryWatch
 
 logger = logging.getLogger("ebus.http")
 
@@ -51,6 +52,7 @@ class AloneReloads:
         self._config = loaded.config
         self._digest = loaded.digest
         self._watch = ConfigWatch(loaded.config.config_file, loaded.signature)
+        self._registry_watch = RegistryWatch(loaded.config)
         self._counters = counters
         self._state = counters.reloads
         self._environment = environment
@@ -85,6 +87,7 @@ class AloneReloads:
             self._wake.wait(LOOK_EVERY_S)
             if self._ending.is_set():
                 return
+            # First: who asks from now on is heard the next time.
             self._wake.clear()
             try:
                 self._look()
@@ -97,8 +100,9 @@ class AloneReloads:
                 report_refused(self._state, repr(error))
 
     def _look(self) -> None:
-        if self._is_told:
+        if self._is_told or self._registry_watch.has_changed():
             self._is_told = False
+            self._registry_watch.is_read()
             self._follow()
         if self._is_asked:
             self._is_asked = False

@@ -39,7 +39,7 @@ from ebus.http.reload import (
 from ebus.http.reload_alone import Take
 from ebus.http.roster import Counters, Roster
 from ebus.http.tenancy import Tenancy
-from ebus.tenants.place import has_registry
+from ebus.tenants.place import RegistryWatch
 
 logger = logging.getLogger("ebus.http")
 
@@ -60,6 +60,7 @@ class Overseer:
         self.generation = counters.reloads.accepted
         self._digest = loaded.digest
         self._watch = ConfigWatch(loaded.config.config_file, loaded.signature)
+        self._registry_watch = RegistryWatch(loaded.config)
         self._next_look_s = time.monotonic() + LOOK_EVERY_S
         self._counters = counters
         self._state = counters.reloads
@@ -82,17 +83,20 @@ class Overseer:
 
     def wait_s(self) -> float | None:
         """How long until the next look is due; None when there is none."""
-        if not self.config.watch_config or self._is_ending:
+        watches = self.config.watch_config or self._registry_watch.has_anything
+        if not watches or self._is_ending:
             return None
         return max(0.0, self._next_look_s - time.monotonic())
 
     def look(self) -> None:
-        """Look at the file, if that is due, and begin to read it again, if it has changed."""
+        """Look at the file, and at the registry, if that is due; read it again, if it changed."""
         if self.wait_s() != 0.0:
             return
         self._next_look_s = time.monotonic() + LOOK_EVERY_S
         # Looked at by and by: what changes while it is read is found when that has ended.
-        if self._scout is None and self._watch.has_changed():
+        if self._scout is None and self._registry_watch.has_changed():
+            self.follow()
+        elif self._scout is None and self.config.watch_config and self._watch.has_changed():
             self._send(is_asked=False)
 
     def hang_up(self) -> None:
@@ -107,11 +111,12 @@ class Overseer:
 
     def follow(self) -> None:
         """The registry has changed, or may have."""
-        if self._is_ending or not has_registry(self.config):
+        if self._is_ending or not self._registry_watch.has_anything:
             return
         if self._scout is not None:
             self._is_told_again = True
             return
+        self._registry_watch.is_read()
         self._begin(self._look_into_the_registry)
 
     def reap(self, process: int, status: int) -> bool:

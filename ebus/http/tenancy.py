@@ -8,14 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ebus.config import Config, KeyConfig
-from ebus.config.api_key import digest_of
 from ebus.core.aio import AsyncEngine, AsyncTenantStore, Outline, Terms
 from ebus.core.engine import Engine, look_at, open_engine
 from ebus.core.errors import EbusError, StoreClosed, StoreRefused
 from ebus.core.observing import Sizes
 from ebus.core.tenant import TenantName
 from ebus.http.bodies import Bodies
-from ebus.http.credentials import Headers, Peer, api_key, unauthorized
+from ebus.http.credentials import Headers, Peer, digest_of_key, unauthorized
 from ebus.http.endpoint import needed_scope
 from ebus.http.failed_keys import FailedKeys
 from ebus.http.figures import (
@@ -62,6 +61,8 @@ class Tenancy:
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
         self.count_connections: Callable[[], int] = _none
         """How many connections there are: for the figures."""
+        self._admins = config.admins
+        """They are the same until the next start."""
         self.administration: Administration | None = None
         """What changes tenants at run time, where there is an admin key for that."""
         self._sampled: set[int] = set()
@@ -102,8 +103,7 @@ class Tenancy:
                 await self.stop()
                 raise
 
-        if self._commits.are_shared:
-            self._sample_again()
+        self._publish_again()
 
     async def try_out(self, config: Config, added: Collection[TenantName]) -> list[str]:
         """Why which of these tenants could not be served, who are in a config that is to come.
@@ -163,17 +163,17 @@ class Tenancy:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await engine.aclose()
+        self.figures.publish()
 
     async def check_health(self) -> None:
         await self._open_engine().check_health()
 
-    def recognise(self, headers: Headers, peer: Peer) -> Entry:
-        """The tenant's key that these headers carry. Raises `Problem` 401, 403 or 429."""
+    def recognise(self, digest: bytes, headers: Headers, peer: Peer) -> Entry:
+        """The tenant's key of this digest, which came so. Raises `Problem` 401, 403 or 429."""
         # A digest is looked up, not a key: how long that takes says nothing about any key.
-        digest = digest_of(api_key(headers))
         entry = self._entries.get(digest)
         if entry is None:
-            if digest == self._roster.config.admin_key_digest:
+            if digest in self._admins:
                 raise Problem(
                     403,
                     "admin_key",
@@ -186,29 +186,38 @@ class Tenancy:
             raise self._failures.problem(peer, headers, ended)
         return entry
 
-    def is_admin(self, headers: Headers) -> bool:
-        """Whether they carry the admin key. Raises `Problem` 401 when they carry none at all."""
-        wanted = self._roster.config.admin_key_digest
-        return wanted is not None and digest_of(api_key(headers)) == wanted
+    def admin_of(self, headers: Headers) -> str | None:
+        """What the admin key is called that they carry. Raises `Problem` 401 without any key."""
+        return self._admins.get(digest_of_key(headers)) if self._admins else None
 
     @property
     def has_administration(self) -> bool:
         """Whether there is anything for an admin key beside figures."""
         return self.administration is not None
 
-    async def admit(self, entry: Entry, method: str, path: str) -> Tenant:
+    def admit_at_once(self, entry: Entry, method: str, path: str) -> Tenant | None:
         """The tenant whose key this is, if key and rate allow this request.
 
-        It must `leave` again. Raises `Problem` 403 or 429, and what opening the tenant's store
-        raises.
+        It must `leave` again. None unless its store is open: then `admit` it. Raises `Problem` 403
+        or 429.
         """
         if entry.is_bounded:
             entry.check(needed_scope(method, path))
-        tenant = entry.tenant
-        store = await self._borrow(tenant.name, entry.terms)
+        store = self._engine and self._engine.borrow_at_once(entry.tenant.name)
+        if not store:
+            return None
+        return self._tenant(entry, store)
+
+    async def admit(self, entry: Entry) -> Tenant:
+        """The tenant to whom `admit_at_once` has said None. Raises what opening its store does."""
+        return self._tenant(entry, await self._borrow(entry.tenant.name, entry.terms))
+
+    def _tenant(self, entry: Entry, store: AsyncTenantStore) -> Tenant:
         if self._commits.are_shared and store.on_written is None:
             store.on_written = partial(self._commits.count, entry.number)
-        return Tenant(tenant.name, store, entry.events, entry.number, entry.key, entry.figures)
+        return Tenant(
+            entry.tenant.name, store, entry.events, entry.number, entry.key, entry.figures
+        )
 
     def _borrow(self, name: TenantName, terms: Terms) -> Awaitable[AsyncTenantStore]:
         return self._open_engine().borrow(name, durability=terms.durability, quota=terms.quota)
@@ -236,7 +245,8 @@ class Tenancy:
         return 0 if self._engine is None else self._engine.open_tenants
 
     def sample(self) -> None:
-        """Note what waits here now, where the workers that are asked for figures find it."""
+        """Show what was counted and what waits here to the workers that are asked for figures."""
+        self.figures.publish()
         if self._engine is None:
             return
         now_open = set()
@@ -266,11 +276,14 @@ class Tenancy:
             }
         )
 
-    def _sample_again(self) -> None:
-        """For the other workers: this one samples when it is asked, too."""
-        self.sample()
+    def _publish_again(self) -> None:
+        """For the other workers, and so that little is lost; who is asked looks by itself, too."""
+        if self._commits.are_shared:
+            self.sample()
+        else:
+            self.figures.publish()
         loop = asyncio.get_running_loop()
-        self._next_sample = loop.call_later(SAMPLE_AGAIN_S, self._sample_again)
+        self._next_sample = loop.call_later(PUBLISH_AGAIN_S, self._publish_again)
 
     def fitting(self, numbers: Sequence[int]) -> list[int]:
         """Those of the tenants that are open here, and as many of the others as may be opened."""
@@ -330,7 +343,7 @@ class Tenancy:
         return slots.of(name) if slots.knows(name) else None
 
 
-SAMPLE_AGAIN_S = 1.0
+PUBLISH_AGAIN_S = 1.0
 _CLOSED = dict.fromkeys((QUEUED_WRITES, QUEUED_BYTES, QUEUED_READS, WAITING, IS_OPEN), 0)
 
 

@@ -59,3 +59,8 @@ def tenant_of(scope: Scope) -> Tenant:
 def is_admin(scope: Scope) -> bool:
     """Whether the door has let the admin key in, which speaks for no tenant."""
     return bool(scope["state"].get("admin"))
+
+
+def admin_of(scope: Scope) -> str:
+    """What the admin key is called that the door has let in."""
+    return str(scope["state"]["admin"])

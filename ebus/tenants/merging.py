@@ -66,8 +66,7 @@ def _conflicts(config: Config, snapshot: Snapshot) -> Iterator[tuple[TenantName,
     file = config.config_file
     names = {tenant.name.lower(): tenant.name for tenant in _of_file(config)}
     owners = {key.digest: f"tenant {it.name}" for it in _of_file(config) for key in it.keys}
-    if config.admin_key_digest is not None:
-        owners[config.admin_key_digest] = "the admin key"
+    owners |= {digest: f"the admin key {name}" for digest, name in config.admins.items()}
     for tenant in snapshot.tenants:
         twin = names.get(tenant.name.lower())
         if twin is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from ebus.config import Config
+from ebus.config import Config, Signature, signature
 from ebus.core.engine import SupportsTrash, open_engine
 from ebus.tenants.model import EMPTY, Snapshot
 from ebus.tenants.registry import Registry
@@ -25,13 +26,48 @@ def registry_path(config: Config) -> Path | None:
 
 def has_registry(config: Config) -> bool:
     """Whether tenants can be made at run time, or were."""
-    return bool(config.admin_key_digest or config.registry_revision)
+    return bool(config.admins or config.registry_revision)
 
 
-def read_registry(config: Config) -> Snapshot:
-    """What it says; nothing where there is none, and none is made then."""
+class RegistryWatch:
+    """Tells when somebody else may have changed the registry: another server, by the same data."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = registry_path(config) if has_registry(config) else None
+        self._seen = self._look()
+
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is a registry to be watched."""
+        return self._path is not None
+
+    def is_read(self) -> None:
+        """What is there now is about to be read."""
+        self._seen = self._look()
+
+    def has_changed(self) -> bool:
+        """Since it was read, or since this was asked for."""
+        before, self._seen = self._seen, self._look()
+        return before != self._seen
+
+    def _look(self) -> tuple[Signature, Signature] | None:
+        if self._path is None:
+            return None
+        journal = f"{self._path}-wal"
+        try:
+            is_empty = not os.stat(journal).st_size  # whoever opens it makes an empty one
+        except OSError:
+            is_empty = True
+        return signature(str(self._path)), () if is_empty else signature(journal)
+
+
+def read_registry(config: Config, *, unless: int = -1) -> Snapshot | None:
+    """What it says; nothing where there is none, and none is made then.
+
+    None where it is of the revision that is not wanted.
+    """
     path = registry_path(config)
     if path is None or not path.exists():
-        return EMPTY
+        return None if unless == EMPTY.revision else EMPTY
     with Registry(path) as registry:
-        return registry.read()
+        return None if registry.revision() == unless else registry.read()

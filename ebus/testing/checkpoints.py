@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ebus.core.errors import InvalidCheckpoint
+from ebus.core.errors import InvalidCheckpoint, InvalidRange
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import TenantStore
 from ebus.testing.events import HARD_TYPES, numbered
@@ -38,6 +38,9 @@ BAD_POSITIONS: dict[str, Any] = {
     "None": None,
     "True": True,
 }
+
+LISTED = ["b", "a", "Z", "~", "~~", "10", "9", "aa", "a*", "a_b", "a!1", "a!10", "a!2"]
+"""Names that go over HTTP too."""
 
 
 class Checkpoints(Suite):
@@ -83,6 +86,38 @@ class Checkpoints(Suite):
         for name in names:
             store.save_checkpoint(name, 1)
         assert list(store.checkpoints()) == sorted(names)
+
+    def test_checkpoints_are_listed_page_by_page(self, store: TenantStore) -> None:
+        assert store.checkpoints(limit=1) == {}
+        for position, name in enumerate(LISTED):
+            store.save_checkpoint(name, position)
+        everything = sorted((name, position) for position, name in enumerate(LISTED))
+        assert list(store.checkpoints().items()) == everything
+        for limit in (1, 2, 5, len(LISTED), len(LISTED) + 1, MAX_POSITION):
+            listed: list[tuple[str, int]] = []
+            while page := store.checkpoints(after=listed[-1][0] if listed else "", limit=limit):
+                assert len(page) <= limit
+                listed += page.items()
+            assert listed == everything
+
+    def test_checkpoints_are_listed_by_the_beginning_of_their_names(
+        self, store: TenantStore
+    ) -> None:
+        for name in LISTED:
+            store.save_checkpoint(name, 1)
+        for prefix in ["a", "a!", "a!1", "a_", "a*", "~", "x", "A", "z" * 300]:
+            expected = [name for name in sorted(LISTED) if name.startswith(prefix)]
+            assert list(store.checkpoints(prefix)) == expected
+            assert list(store.checkpoints(prefix, limit=2)) == expected[:2]
+            for after in ["a", "a!", "a!1", "b", "é", "~~~", "\0"]:
+                behind = [name for name in expected if name > after]
+                assert list(store.checkpoints(prefix, after=after)) == behind
+                assert list(store.checkpoints(prefix, after=after, limit=1)) == behind[:1]
+
+    @pytest.mark.parametrize("limit", [0, -1, 2**63])
+    def test_a_list_of_so_many_is_refused(self, store: TenantStore, limit: int) -> None:
+        with pytest.raises(InvalidRange):
+            store.checkpoints(limit=limit)
 
     def test_a_deleted_checkpoint_is_gone(self, place: Place, store: TenantStore) -> None:
         store.save_checkpoint("mailer", 0)

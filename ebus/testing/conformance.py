@@ -5,6 +5,8 @@ from __future__ import annotations
 from ebus.testing.appending import Appending
 from ebus.testing.checkpoints import Checkpoints
 from ebus.testing.consumers import Consumers
+from ebus.testing.discarding import Discarding
+from ebus.testing.durability import Durabilities
 from ebus.testing.expectations import Expectations
 from ebus.testing.fidelity import Fidelity
 from ebus.testing.filters import Filters
@@ -13,6 +15,7 @@ from ebus.testing.ids import Identity
 from ebus.testing.isolation import Isolation
 from ebus.testing.lifetime import Lifetime
 from ebus.testing.ordering import Ordering
+from ebus.testing.putting_away import PuttingAway
 from ebus.testing.quotas import Quotas
 from ebus.testing.reading import Reading
 from ebus.testing.refusal import Refusal
@@ -26,11 +29,14 @@ class EngineConformance(
     Reading,
     Checkpoints,
     Quotas,
+    Durabilities,
     Fidelity,
     Refusal,
     Isolation,
     Ordering,
     Lifetime,
+    PuttingAway,
+    Discarding,
     Identity,
     Streams,
     Gaps,

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from ebus.core.engine import Engine
+from ebus.core.engine import Engine, SupportsDurability, SupportsSettle, SupportsTrash
 from ebus.core.errors import StoreClosed
 from ebus.core.store import (
     Append,
     Appended,
     SupportsGaps,
     SupportsIdLookup,
+    SupportsPutAway,
     SupportsQuota,
     SupportsTrim,
     SupportsWireRead,
@@ -52,6 +53,8 @@ def every_method(store: TenantStore) -> dict[str, Callable[[], Any]]:
         calls["read_wire"] = partial(store.read_wire, 1)
     if isinstance(store, SupportsTrim):
         calls["trim"] = partial(store.trim, 0)
+    if isinstance(store, SupportsDurability):
+        calls["set_durability"] = partial(store.set_durability, "full")
     return calls
 
 
@@ -72,15 +75,21 @@ def fill(store: TenantStore) -> None:
 
 
 class Lifetime(Suite):
-    def test_a_store_has_the_powers_its_author_names(self, store: TenantStore) -> None:
+    def test_a_store_has_the_powers_its_author_names(
+        self, engine: Engine, store: TenantStore
+    ) -> None:
         known = (
             SupportsWireRead,
             SupportsTrim,
             SupportsGaps,
             SupportsIdLookup,
             SupportsQuota,
+            SupportsDurability,
+            SupportsPutAway,
+            SupportsSettle,
+            SupportsTrash,
         )
-        powers = {power for power in known if isinstance(store, power)}
+        powers = {power for power in known if isinstance(store, power) or isinstance(engine, power)}
         assert powers == self.powers, (
             f"the store has the powers {powers}: let {type(self).__name__}.powers say so"
         )

@@ -23,7 +23,7 @@ class Suite(ABC):
     """The author's part: `new_place`, and what the engine can do beyond the protocol."""
 
     powers: ClassVar[frozenset[type]] = frozenset()
-    """The optional protocols that the engine's stores fulfil, such as `SupportsTrim`.
+    """The optional protocols that the engine or its stores fulfil, such as `SupportsTrim`.
 
     A test that needs a power which is not named here is skipped, and a store that has other
     powers than these fails: a power that is lost by mistake does not take its tests with it.

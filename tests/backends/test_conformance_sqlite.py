@@ -6,10 +6,12 @@ import apsw
 import msgspec
 
 from ebus.backends.sqlite import SqliteEngine
+from ebus.core.engine import SupportsDurability, SupportsSettle, SupportsTrash
 from ebus.core.limits import Limits
 from ebus.core.store import (
     SupportsGaps,
     SupportsIdLookup,
+    SupportsPutAway,
     SupportsQuota,
     SupportsTrim,
     SupportsWireRead,
@@ -47,7 +49,17 @@ class SqlitePlace:
 
 class TestSqliteConformance(EngineConformance):
     powers = frozenset(
-        {SupportsTrim, SupportsGaps, SupportsIdLookup, SupportsWireRead, SupportsQuota}
+        {
+            SupportsTrim,
+            SupportsGaps,
+            SupportsIdLookup,
+            SupportsWireRead,
+            SupportsQuota,
+            SupportsDurability,
+            SupportsPutAway,
+            SupportsSettle,
+            SupportsTrash,
+        }
     )
 
     def new_place(self, directory: Path) -> SqlitePlace:

@@ -284,6 +284,51 @@ def test_the_admin_key_is_no_tenants(tmp_path: Path) -> None:
         load_config(None, {"API_KEY": ADMIN_KEY, "ADMIN_KEY_SHA256": ADMIN_DIGEST})
 
 
+def test_admin_keys_have_names(tmp_path: Path) -> None:
+    alice = {"name": "alice", "api_key": LONG_KEY}
+    named = [{"name": "anna", "api_key_sha256": "2" * 64}]
+    config = load(tmp_path, alice, admin_key_sha256=ADMIN_DIGEST, admin_keys=named)
+    assert config.admins == {
+        bytes.fromhex(ADMIN_DIGEST): "admin",
+        bytes.fromhex("2" * 64): "anna",
+    }
+    assert load(tmp_path, alice, admin_keys=named).admins == {bytes.fromhex("2" * 64): "anna"}
+    assert load(tmp_path, alice).admins == {}
+
+
+def test_no_two_admins_share_a_name_or_a_key_and_none_has_a_tenants(tmp_path: Path) -> None:
+    alice = {"name": "alice", "api_key": LONG_KEY}
+    admin_keys = [
+        {"name": "anna", "api_key_sha256": ADMIN_DIGEST},
+        {"name": "anna", "api_key_sha256": "2" * 64},
+        {"name": "admin", "api_key_sha256": DIGEST},
+    ]
+    found = mistakes(tmp_path, alice, admin_key_sha256=ADMIN_DIGEST, admin_keys=admin_keys)
+    assert {it.partition(";")[0] for it in found} == {
+        "duplicate admin key",
+        "duplicate admin key name",
+        "the admin key is an API key of tenant alice",
+    }
+
+
+def test_tenants_may_be_left_out_with_an_admin_key_only(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    for text, is_fine in {
+        f"admin_key_sha256: '{ADMIN_DIGEST}'": True,
+        f"admin_key_sha256: '{ADMIN_DIGEST}'\ntenants: []": True,
+        f"admin_keys: [{{name: anna, api_key_sha256: '{ADMIN_DIGEST}'}}]": True,
+        "tenants: []": False,
+        "data_dir: x": False,
+    }.items():
+        path.write_text(text)
+        path.chmod(0o600)
+        if is_fine:
+            assert load_config(str(path), {}).tenants == ()
+        else:
+            with pytest.raises(ConfigError, match="tenants is"):
+                load_config(str(path), {})
+
+
 def test_an_admin_key_that_is_no_digest_is_not_quoted(tmp_path: Path) -> None:
     alice = {"name": "alice", "api_key": LONG_KEY}
     [mistake] = mistakes(tmp_path, alice, admin_key_sha256=ADMIN_KEY)

@@ -78,6 +78,16 @@ def scrape(server: LiveServer, key: str = KEYS["alice"]) -> Scrape:
     return Scrape(answer.text)
 
 
+def scrape_of_all_workers(server: LiveServer, key: str = KEYS["alice"]) -> Scrape:
+    """A scrape that knows all of `use_all_of_it`: each worker publishes once a second."""
+    requests = 15 if key == ADMIN_KEY else 7
+    for _ in range(2_000):
+        seen = scrape(server, key)
+        if seen("ebus_requests_total") - seen("ebus_requests_total", route="/metrics") == requests:
+            return seen
+    raise AssertionError(seen.text)
+
+
 def use_all_of_it(server: LiveServer) -> None:
     """Something of all that is counted."""
     for key in KEYS.values():

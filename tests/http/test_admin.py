@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,17 @@ from tests.http.conftest import write_config
 from tests.http.test_settings import wait_until
 from tests.live_server import serving
 
+ANNAS_KEY = "key-of-anna-" + "x" * 32
+
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["alone", "workers"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Administered]:
-    with administered(tmp_path_factory.mktemp("admin"), request.param) as server:
+    anna = {"name": "anna", "api_key_sha256": hashlib.sha256(ANNAS_KEY.encode()).hexdigest()}
+    directory = tmp_path_factory.mktemp("admin")
+    with administered(directory, request.param, admin_keys=[anna]) as server:
+        server.secrets.append(ANNAS_KEY)
         yield server
 
 
@@ -306,12 +312,11 @@ def test_what_was_acknowledged_before_a_delete_under_load_is_in_the_trash(
 def test_the_audit_log_tells_who_did_what(server: Administered) -> None:
     server.create("audited", durability="full")
     server.done("POST", "/tenants/audited/suspend")
-    server.done("POST", "/tenants/audited/rotate-key", json={})
+    server.done("POST", "/tenants/audited/rotate-key", json={}, key=ANNAS_KEY)
     entries = server.done("GET", "/audit?tenant=audited")["audit"]
     assert [it["action"] for it in entries] == ["rotate_key", "suspend", "create"]
-    assert {(it["who"], it["how"], it["tenant"]) for it in entries} == {
-        ("admin", "http", "audited")
-    }
+    assert [it["who"] for it in entries] == ["anna", "admin", "admin"]
+    assert {(it["how"], it["tenant"]) for it in entries} == {("http", "audited")}
     assert entries[2]["what"] == {"key_name": "key-1", "scope": "both", "durability": "full"}
     page = server.done("GET", "/audit?limit=1&tenant=audited")
     assert page["next"] == page["audit"][0]["id"]

@@ -66,11 +66,16 @@ def test_a_registry_that_is_damaged_keeps_the_server_from_starting(tmp_path: Pat
     assert "tenants.registry is damaged" in refusal(tmp_path)
 
 
-def test_a_second_server_does_not_start_on_the_same_registry(tmp_path: Path) -> None:
-    with administered(tmp_path) as server:
-        said = refusal(tmp_path)
-        assert "belongs to another server" in said
-        server.create("still-served")
+@pytest.mark.parametrize("workers", [1, 2], ids=["alone", "workers"])
+def test_another_server_by_the_same_data_follows_by_and_by(tmp_path: Path, workers: int) -> None:
+    with administered(tmp_path) as server, administered(tmp_path, workers) as other:
+        key = server.create("acme")
+        other.secrets.append(key)
+        wait_until(lambda: other.statuses(key) == {200})
+        server.done("POST", "/tenants/acme/suspend")
+        wait_until(lambda: other.statuses(key) == {403})
+        other.done("POST", "/tenants/acme/resume")
+        wait_until(lambda: server.statuses(key) == {200})
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["alone", "workers"])
@@ -173,7 +178,8 @@ def test_an_engine_without_files_has_the_tenants_of_the_file_only(tmp_path: Path
         assert server.done("GET", "/audit") == {"audit": [], "next": None}
         refused = (409, "no_registry")
         assert server.refused("POST", "/tenants", json={"tenant": "acme"}) == refused
-        assert server.refused("GET", "/tenants/acme") == refused
+        assert server.refused("POST", "/tenants/acme/suspend") == refused
+        assert server.refused("GET", "/tenants/acme") == (404, "unknown_tenant")
     assert not (tmp_path / "data").exists()
 
 

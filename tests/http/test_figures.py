@@ -12,7 +12,16 @@ from prometheus_client.openmetrics.parser import (
 )
 
 from ebus.http.routes.metrics import OPENMETRICS, TEXT, form_of
-from tests.http.scrapes import ADMIN_KEY, EVENT, KEYS, ask, scrape, scraped_server, use_all_of_it
+from tests.http.scrapes import (
+    ADMIN_KEY,
+    EVENT,
+    KEYS,
+    ask,
+    scrape,
+    scrape_of_all_workers,
+    scraped_server,
+    use_all_of_it,
+)
 from tests.live_server import LiveServer
 
 JSON = "application/json"
@@ -30,6 +39,7 @@ def test_what_a_tenant_does_is_counted_whichever_worker_is_asked(
 ) -> None:
     with scraped_server(tmp_path, "--workers", workers) as server:
         use_all_of_it(server)
+        scrape_of_all_workers(server)
         for _ in range(4):
             seen = scrape(server)
             assert seen("ebus_requests_total", method="POST", route="/events", status="200") == 3
@@ -55,6 +65,15 @@ def test_what_a_tenant_does_is_counted_whichever_worker_is_asked(
             assert seen("ebus_scrape_unanswered_tenants") == 0
 
 
+def test_no_counter_goes_back_whichever_worker_is_asked(tmp_path: Path) -> None:
+    with scraped_server(tmp_path, "--workers", "2") as server:
+        counted = 0.0
+        for _ in range(30):
+            ask(server, "POST", "/events", json=EVENT)
+            was, counted = counted, scrape(server)("ebus_events_appended_total")
+            assert counted >= was
+
+
 def test_a_tenant_sees_nothing_of_another(server: LiveServer) -> None:
     use_all_of_it(server)
     seen = scrape(server)
@@ -69,7 +88,7 @@ def test_a_tenant_sees_nothing_of_another(server: LiveServer) -> None:
 def test_the_admin_key_sees_all_tenants_and_what_is_nobodys(tmp_path: Path, workers: str) -> None:
     with scraped_server(tmp_path, "--workers", workers) as server:
         use_all_of_it(server)
-        seen = scrape(server, ADMIN_KEY)
+        seen = scrape_of_all_workers(server, ADMIN_KEY)
         assert seen.values_of("tenant") == {"alice", "bob", ""}
         for tenant in KEYS:
             assert seen("ebus_events_appended_total", tenant=tenant) == 7

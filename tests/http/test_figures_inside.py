@@ -21,7 +21,9 @@ POST = operation_number("POST", "/events")
 def test_what_workers_count_is_added_up() -> None:
     figures = Figures(3, workers=2)
     for worker in (0, 1):
-        figures.of(worker).of(2).count(POST, 200, perf_counter_ns(), 10, 20, 1)
+        counting = figures.of(worker)
+        counting.of(2).count(POST, 200, perf_counter_ns(), 10, 20, 1)
+        counting.publish()
     [(key, block)] = figures.gather().items()
     assert key == (2, POST)
     assert sum(block[memory.OK : memory.OK + BUCKETS]) == 2
@@ -35,8 +37,10 @@ def test_a_worker_that_replaces_another_counts_on_without_its_gauges() -> None:
     first = figures.of(0).of(1)
     first.count_refusal("rate_limited")
     first.set_gauges({memory.QUEUED_WRITES: 7})
+    first.publish()
     second = figures.of(0).of(1)
     second.count_refusal("rate_limited")
+    second.publish()
     sums = figures.gather(1)
     assert sums[1, memory.REFUSALS][REASONS.index("rate_limited")] == 2
     assert sums[1, GAUGES] == [0] * memory.CELLS
@@ -60,6 +64,7 @@ def test_a_duration_is_counted_below_its_bound(duration_ns: int, bucket: int) ->
     tenant = figures.of(0).of(0)
     tenant.begin_to_observe()
     tenant.committed(1, duration_ns)
+    tenant.publish()
     buckets = figures.gather()[0, COMMITS][memory.COMMIT :][:BUCKETS]
     assert buckets.index(1) == bucket
     assert bucket == len(BOUNDS_S) or duration_ns / 1e9 <= BOUNDS_S[bucket]
@@ -71,6 +76,7 @@ def test_a_group_is_counted_below_its_bound(writes: int, bucket: int) -> None:
     tenant = figures.of(0).of(0)
     tenant.begin_to_observe()
     tenant.committed(writes, 1)
+    tenant.publish()
     block = figures.gather()[0, COMMITS]
     assert block[memory.GROUP :][: memory.GROUP_BUCKETS].index(1) == bucket
     assert block[memory.GROUP_WRITES] == writes
@@ -81,6 +87,7 @@ def test_a_status_and_a_reason_that_nobody_knows_are_counted_as_others() -> None
     tenant = figures.of(0).of(0)
     tenant.count(POST, 418, perf_counter_ns(), 0, 0, 0)
     tenant.count_refusal("no_such_code")
+    tenant.publish()
     assert figures.gather()[0, POST][memory.FIRST_STATUS + len(STATUSES) - 1] == 1
     assert figures.gather()[0, memory.REFUSALS][REASONS.index(OTHER)] == 1
 
@@ -102,6 +109,7 @@ def test_reasons_that_do_not_fit_into_one_block_are_counted_too() -> None:
     last = figures.of(0).of(0)
     last.count_refusal(REASONS[-1])
     last.count_refusal(REASONS[0])
+    last.publish()
     blocks = figures.gather()
     assert blocks[0, memory.MORE_REFUSALS][len(REASONS) - 1 - memory.CELLS] == 1
     assert blocks[0, memory.REFUSALS][0] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,10 @@ from ebus.http.reload import (
     load_first,
     servable,
 )
+from ebus.http.reload_alone import AloneReloads
 from ebus.http.reload_state import ReloadState
 from ebus.http.reload_workers import Overseer
-from ebus.http.roster import Counters
+from ebus.http.roster import Counters, Roster
 from ebus.http.slots import Slots
 from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import Tenant
@@ -387,6 +389,44 @@ async def test_figures_may_be_asked_for_while_tenants_come_and_go(tmp_path: Path
     with pytest.raises(StoreClosed):
         await tenancy.outline(alice)
     assert (await tenancy.outline(bob)).head == 0
+    await tenancy.stop()
+
+
+# One process
+
+
+class AskedTooLate(threading.Event):
+    """Is set by somebody in the very moment in which the first wait for it gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask: Callable[[], None] | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.ask is None:
+            return super().wait(timeout)
+        ask, self.ask = self.ask, None
+        ask()
+        return False
+
+
+@in_a_loop
+async def test_who_asks_just_when_the_wait_for_it_has_given_up_is_heard(tmp_path: Path) -> None:
+    config_of(tmp_path, "alice", watch_config=False)
+    loaded = load_first(str(tmp_path / "tenants.yaml"), {})
+    tenancy = Tenancy(loaded.config, counters := Counters(loaded.config))
+    await tenancy.start()
+
+    async def take(roster: Roster) -> None:
+        await tenancy.take(roster, max_open=10)
+
+    reloads = AloneReloads(loaded, counters, {}, tenancy, take)
+    reloads._wake = wake = AskedTooLate()
+    wake.ask = reloads.hang_up
+    config_of(tmp_path, "alice", "bob", watch_config=False)
+    reloads.begin()
+    await until(lambda: [it.name for it in tenancy.config.tenants] == [ALICE, BOB])
+    reloads.end()
     await tenancy.stop()
 
 

@@ -100,5 +100,6 @@ def test_what_failed_is_found_in_the_log(
             assert line["tenant"] == "alice"
             assert line["level"] == "warning"
         else:
-            [text] = [line for line in server.lines if request_id in line]
+            wait_until(lambda: request_id in server.log)
+            [text] = [line for line in list(server.lines) if request_id in line]
             assert text.endswith(f"(request {request_id}, tenant alice)")

@@ -368,6 +368,32 @@ def test_pipelined_appends_are_stored_in_the_order_of_their_requests(
     assert positions == list(range(1, 51))
 
 
+def test_each_request_of_a_connection_has_a_key_of_its_own(
+    server: LiveServer, keys: list[bytes]
+) -> None:
+    first, second, _ = keys
+    bearer = request(b"GET /position HTTP/1.1", None, b"Authorization: Bearer %b" % first)
+    said = talk(
+        server,
+        [
+            post(b"/events", EVENT, first),
+            get(b"/position", second),
+            get(b"/position", first),
+            get(b"/position", first[:-1]),
+            get(b"/position", first + b"0"),
+            request(b"GET /position HTTP/1.1", None),
+            get(b"/position", b""),
+            get(b"/position", second),
+            bearer,
+            get(b"/position", first),
+        ],
+    )
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)]
+    assert statuses[:-1] == [200, 200, 200, 401, 401, 401, 401, 200, 200, 200]
+    positions = [int(number) for number in re.findall(rb'"position":(\d+)', said)]
+    assert positions == [1, 0, 1, 0, 1, 1]
+
+
 # Time limits between and within requests
 
 ALICE = KEYS["alice"].encode()

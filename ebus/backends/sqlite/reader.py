@@ -37,6 +37,10 @@ _POSITIONS = "SELECT id, position FROM ids WHERE id IN (SELECT value FROM json_e
 _STREAMS = """
     SELECT name, version FROM streams WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
 """
+_CHECKPOINTS = """
+    SELECT name, position FROM checkpoints WHERE name >= ? AND name < ? ORDER BY name LIMIT ?
+"""
+_NO_LIMIT = -1
 
 
 class Reader:
@@ -67,10 +71,12 @@ class Reader:
         ).get
         return position
 
-    def checkpoints(self) -> dict[str, int]:
-        return dict(
-            self._connection.execute("SELECT name, position FROM checkpoints ORDER BY name")
-        )
+    def checkpoints(self, prefix: str, after: str, limit: int | None) -> dict[str, int]:
+        if encoded(prefix) is None:
+            return {}  # no name begins with what cannot be stored
+        most = _NO_LIMIT if limit is None else limit
+        values = (_first_behind(prefix, after), prefix_end(prefix), most)
+        return dict(self._connection.execute(_CHECKPOINTS, values))
 
     def subscription(self, name: str) -> Subscription | None:
         return subscription_of(self._connection.execute(SUBSCRIPTION, (encoded(name),)).get)
@@ -86,8 +92,7 @@ class Reader:
     def streams(self, prefix: str, after: str, limit: int) -> list[StreamInfo]:
         if encoded(prefix) is None:
             return []  # no name begins with what cannot be stored
-        first = max(prefix, _comparable(after) + "\0")  # the least text behind it
-        values = (first, prefix_end(prefix), limit)
+        values = (_first_behind(prefix, after), prefix_end(prefix), limit)
         return [StreamInfo(name, v) for name, v in self._connection.execute(_STREAMS, values)]
 
     def read_wire(
@@ -199,6 +204,11 @@ def encoded(name: str) -> str | None:
     except UnicodeEncodeError:
         return None
     return name
+
+
+def _first_behind(prefix: str, after: str) -> str:
+    """The least text that begins with a prefix or is behind it, and is behind `after`."""
+    return max(prefix, _comparable(after) + "\0") if after else prefix
 
 
 def _comparable(text: str) -> str:

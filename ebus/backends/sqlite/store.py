@@ -73,6 +73,7 @@ from ebus.core.store import (
     Write,
     Written,
     check_gap,
+    check_list_limit,
     check_saved_position,
     check_writes,
     refuse_unexpected,
@@ -207,7 +208,7 @@ class SqliteStore(
                     # from busy threads once and not five times.
                     recorded_ns = max(time.time_ns(), self._recorded_ns)
                     row = (*_row(blocks[0], recorded_ns), self._head)
-                    begun_ns = perf_counter_ns()
+                    begun_ns = perf_counter_ns() if self._synced is not None else 0
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
                         if self._synced is not None:
@@ -447,9 +448,12 @@ class SqliteStore(
         with self._reading() as reader:
             return reader.subscription(name)
 
-    def checkpoints(self) -> dict[str, int]:
+    def checkpoints(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> dict[str, int]:
+        check_list_limit(limit)
         with self._reading() as reader:
-            return reader.checkpoints()
+            return reader.checkpoints(prefix, after, limit)
 
     def quick_reads(self) -> SqliteQuickReads:
         with self._readers_changed, driver_errors(self._path):  # none is open that is not known

@@ -30,6 +30,7 @@ from ebus.http.routes.admin_shapes import (
     trashed_out,
 )
 from ebus.http.tenancy import Tenancy
+from ebus.http.tenant import admin_of
 from ebus.http.tenant_figures import figures_of
 from ebus.http.wire import Query, decode_body, read_body
 from ebus.tenants.model import By, parse_end, parse_overlap
@@ -44,8 +45,6 @@ TRASH = "/admin/trash"
 
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers that hold a key."""
-
-BY_ADMIN = By("admin", "http")
 
 DEFAULT_OVERLAP = "24h"
 DEFAULT_PAGE = 100
@@ -85,7 +84,7 @@ class RotateIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def admin_routes(config: Config, tenancy: Tenancy) -> list[HTTPRouteHandler]:
     """None without an admin key, and none for a single tenant."""
-    if config.admin_key_digest is None or config.single_tenant:
+    if not config.admins or config.single_tenant:
         return []
     administration = tenancy.administration = Administration(config, tenancy)
     return [
@@ -150,7 +149,7 @@ def _changes(config: Config, administration: Administration) -> list[HTTPRouteHa
         name = TenantName(wanted.tenant, max_chars=config.limits.max_tenant_name_chars)
         made, key = await administration.create(
             name,
-            by=BY_ADMIN,
+            by=_by(request),
             key_name=wanted.key_name,
             scope=wanted.scope,
             durability=wanted.durability,
@@ -168,7 +167,7 @@ def _changes(config: Config, administration: Administration) -> list[HTTPRouteHa
             limits = dict.fromkeys(TENANT_LIMIT_KEYS)
         changed = await administration.change(
             request.path_params["tenant"],
-            by=BY_ADMIN,
+            by=_by(request),
             durability=None if wanted.durability is UNSET else wanted.durability,
             sets_durability=wanted.durability is not UNSET,
             limits=None if limits is UNSET else limits,
@@ -178,19 +177,21 @@ def _changes(config: Config, administration: Administration) -> list[HTTPRouteHa
     @post(f"{TENANT}/suspend", status_code=200)
     async def suspend_tenant(request: AnyRequest) -> ASGIApp:
         name = request.path_params["tenant"]
-        found = await administration.set_state(name, "suspended", by=BY_ADMIN)
+        found = await administration.set_state(name, "suspended", by=_by(request))
         return _answer(registered_out(found))
 
     @post(f"{TENANT}/resume", status_code=200)
     async def resume_tenant(request: AnyRequest) -> ASGIApp:
         name = request.path_params["tenant"]
-        return _answer(registered_out(await administration.set_state(name, "active", by=BY_ADMIN)))
+        return _answer(
+            registered_out(await administration.set_state(name, "active", by=_by(request)))
+        )
 
     @delete(TENANT, status_code=200)
     async def delete_tenant(request: AnyRequest) -> ASGIApp:
         confirmed = Query(request.scope["query_string"]).text("confirm")
         trash = await administration.delete(
-            request.path_params["tenant"], confirmed=confirmed, by=BY_ADMIN
+            request.path_params["tenant"], confirmed=confirmed, by=_by(request)
         )
         return _answer(DeletedOut(trash))
 
@@ -203,7 +204,7 @@ def _key_changes(config: Config, administration: Administration) -> list[HTTPRou
         wanted = await _body(request, config, KeyIn)
         tenant, key, key_name = await administration.add_key(
             request.path_params["tenant"],
-            by=BY_ADMIN,
+            by=_by(request),
             key_name=wanted.name,
             scope=wanted.scope,
             expires_at_s=None if wanted.expires_at is None else parse_end(wanted.expires_at),
@@ -217,7 +218,7 @@ def _key_changes(config: Config, administration: Administration) -> list[HTTPRou
         wanted = await _body(request, config, RotateIn)
         tenant, key, key_name = await administration.rotate_key(
             request.path_params["tenant"],
-            by=BY_ADMIN,
+            by=_by(request),
             key_name=wanted.key_name,
             overlap_s=parse_overlap(wanted.overlap),
         )
@@ -228,7 +229,7 @@ def _key_changes(config: Config, administration: Administration) -> list[HTTPRou
     @delete(f"{TENANT}/keys/{{key_name:str}}", status_code=200)
     async def revoke_key(request: AnyRequest) -> ASGIApp:
         path = request.path_params
-        found = await administration.revoke_key(path["tenant"], path["key_name"], by=BY_ADMIN)
+        found = await administration.revoke_key(path["tenant"], path["key_name"], by=_by(request))
         return _answer(registered_out(found))
 
     return [add_key, rotate_key, revoke_key]
@@ -243,10 +244,14 @@ def _trash(administration: Administration) -> list[HTTPRouteHandler]:
     async def purge_trash(request: AnyRequest) -> ASGIApp:
         confirmed = Query(request.scope["query_string"]).text("confirm")
         trash = request.path_params["trash"]
-        await administration.purge(trash, confirmed=confirmed, by=BY_ADMIN)
+        await administration.purge(trash, confirmed=confirmed, by=_by(request))
         return Answer(status=204)
 
     return [list_trash, purge_trash]
+
+
+def _by(request: AnyRequest) -> By:
+    return By(admin_of(request.scope), "http")
 
 
 def _answer(

@@ -65,7 +65,7 @@ def read_routes(config: Config, live: Live) -> list[Route]:
         for name in _NOT_OF_A_STREAM:
             if name in query:
                 raise Problem(400, "invalid_parameter", f"'{name}' does not go with a stream")
-        framing = framing_of(call.header(b"accept"))
+        framing = framing_of(call.headers.get(b"accept"))
         follow = query.word("follow", ("true", "false")) == "true"
         wanted = filter_of(query, limits)
         batch = query.whole_number("batch_size", least=1, default=STREAM_BATCH_EVENTS)
@@ -191,7 +191,7 @@ async def _start_of_stream(
     call: Call, query: Query, limits: Limits, wanted: Filter | None, *, may_omit: bool
 ) -> int:
     """The first position of a stream, by what says it best."""
-    seen = last_event_id(call.header(b"last-event-id"))
+    seen = last_event_id(call.headers.get(b"last-event-id"))
     last = query.whole_number("last", least=1, default=None)
     if seen is not None:
         return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -93,15 +94,15 @@ def subscription_routes(config: Config) -> list[HTTPRouteHandler]:
         prefix, after = query.text("prefix") or "", query.text("after") or ""
         limit = listed(query, limits)
         store = tenant_of(request.scope).store
-        checkpoints = await store.checkpoints()
+        # One more than is asked for tells whether there are more.
+        checkpoints = await store.checkpoints(prefix, after=after, limit=limit + 1)
         head = await store.head()
-        names = [name for name in checkpoints if name.startswith(prefix) and name > after]
         found = [
-            Listed(name, checkpoints[name], max(0, head - checkpoints[name]))
-            for name in names[:limit]
+            Listed(name, position, max(0, head - position))
+            for name, position in islice(checkpoints.items(), limit)
         ]
         headers = {}
-        if len(names) > limit:
+        if len(checkpoints) > limit:
             headers["Link"] = listing_link(LIST, prefix, found[-1].id, limit)
         return Answer(msgspec.json.encode(Subscriptions(found, head)), headers=headers)
 
