@@ -89,8 +89,14 @@ class Tab:
         self.page.wait_for_selector("#sign-out")
 
     def show(self, view: str) -> None:
-        """Another view, as by a link."""
-        self.page.evaluate("view => { location.hash = view }", view)
+        """Another view, as by a link; it has begun when this returns."""
+        self.page.evaluate(
+            """view => new Promise(shown => {
+                addEventListener("hashchange", shown, { once: true })
+                location.hash = view
+            })""",
+            view,
+        )
 
     @property
     def is_too_wide(self) -> bool:
