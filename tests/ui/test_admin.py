@@ -54,7 +54,7 @@ def test_a_tenant_is_created_and_its_key_works(tab: Tab, server: LiveServer) -> 
     tab.page.get_by_label("Name", exact=True).fill("acme")
     tab.page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("acme")
-    assert tab.refused == ["409"]
+    assert tab.refused == [409]
 
 
 def test_a_tenant_is_suspended_and_resumed(tab: Tab, server: LiveServer) -> None:
