@@ -10,6 +10,7 @@ a module when it has.
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 import pytest
 
 SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "ebus-tests-"
+"""What comes behind is the process: what it leaves, as when a test fails, the next run removes."""
+
 NEEDED_BYTES = 2 * 1024**3
 """Twice what all tests have there at once, in two processes."""
 
@@ -30,7 +34,10 @@ def tmp_path_factory(
     if not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free < NEEDED_BYTES:
         yield tmp_path_factory
         return
-    directory = Path(tempfile.mkdtemp(prefix="ebus-tests-", dir=SHARED_MEMORY))
+    for left in SHARED_MEMORY.glob(f"{PREFIX}*-*"):
+        if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED_MEMORY))
     in_memory = copy.copy(tmp_path_factory)
     in_memory._basetemp = directory
     yield in_memory
