@@ -31,6 +31,12 @@ MOVE_TIMEOUT_S = 10.0
 
 FIRST_LOOK_S, LOOK_AGAIN_S = 0.001, 0.005
 
+ASK_AGAIN_S = 1.0
+"""How often who serves is asked to follow, in case that it could not."""
+
+FIRST_TRY_S, TRY_AGAIN_S = 0.01, 0.5
+"""How often it is tried to move what somebody still has open."""
+
 
 class Administration:
     """What the admin key does. For the event loop.
@@ -186,19 +192,26 @@ class Administration:
         _tell(by, "delete", name, trash=trashed.id)
         move = asyncio.get_running_loop().create_task(self._move(trashed))
         self._moves.add(move)
-        move.add_done_callback(self._moves.discard)
+        move.add_done_callback(self._moved)
         done, _ = await asyncio.wait([move], timeout=MOVE_TIMEOUT_S)
         if not done:
             raise StoreBusy(f"tenant {name} is deleted, and still in use; it is moved after that")
         move.result()
         return trashed.id
 
+    def _moved(self, move: asyncio.Task[None]) -> None:
+        self._moves.discard(move)
+        if not move.cancelled() and (error := move.exception()) is not None:
+            logger.error("tenants: what was deleted is moved at the next start: %s", error)
+
     async def _move(self, trashed: Trashed) -> None:
+        pause_s = FIRST_TRY_S
         while True:
             try:
                 size_bytes = await self._tenancy.discard(trashed.tenant, trashed.id)
             except StoreBusy:
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, TRY_AGAIN_S)
             else:
                 break
         await self._ask(lambda it: it.note_moved(trashed.id, size_bytes))
@@ -223,12 +236,16 @@ class Administration:
         return result
 
     async def _followed(self, revision: int) -> None:
-        pause_s = FIRST_LOOK_S
+        pause_s, waited_s = FIRST_LOOK_S, 0.0
         try:
             async with asyncio.timeout(FOLLOW_TIMEOUT_S):
                 while self._tenancy.reloads.revision < revision:
                     await asyncio.sleep(pause_s)
+                    waited_s += pause_s
                     pause_s = min(2 * pause_s, LOOK_AGAIN_S)
+                    if waited_s >= ASK_AGAIN_S:
+                        self.follow()
+                        waited_s = 0.0
         except TimeoutError:
             raise Problem(
                 503,
