@@ -21,7 +21,7 @@ serve: $(VENV)/installed ## Set everything up and serve tenants.example.yaml
 	$(BIN)/ebus serve --config $(CONFIG)
 
 .PHONY: test
-test: $(VENV)/installed | wrk prometheus chromium ## Set everything up and run every test
+test: $(VENV)/installed | wrk prometheus chromium operations ## Set everything up and run every test
 	$(BIN)/pytest -q -n $(PROCESSES) --dist worksteal
 
 .PHONY: torture
@@ -47,6 +47,10 @@ wrk:
 .PHONY: prometheus
 prometheus: $(VENV)/installed
 	@tests/install_prometheus.sh $(BIN)
+
+.PHONY: operations
+operations: $(VENV)/installed
+	@tests/install_operations.sh $(BIN)
 
 .PHONY: chromium
 chromium:

@@ -10,7 +10,11 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import IO, Protocol
+
+from tests.forking import Forker
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -18,10 +22,24 @@ STOP_TIMEOUT_S = 60.0
 _LISTENING = re.compile(r"Server listening on [^ ]*:(\d+)\b")
 
 
+class Process(Protocol):
+    """As much of `subprocess.Popen` as tests use."""
+
+    pid: int
+    stderr: IO[str] | None
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 class LiveServer:
     """A running `ebus`. `lines` is what it has logged so far, `port` where it listens."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.lines: list[str] = []
         self.port = 0
@@ -82,22 +100,35 @@ def start(
     cwd: Path,
     environment: Mapping[str, str] | None = None,
     within: Sequence[str] = (),
+    from_nothing: bool = False,
 ) -> LiveServer:
     """Start `ebus` with these arguments, without waiting for anything.
 
     `within` is a command that becomes the one that follows it, as `nsenter` does.
     Nothing of this process's environment reaches it that would set it up.
+    `from_nothing`, it is a Python of its own, for tests of what is before the command's own work.
     """
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    own = {**_inherited(), **(environment or {})}
+    if not (within or from_nothing) and sys.platform == "linux":
+        return LiveServer(_forker().start(arguments, cwd=cwd, environment=own))
     process = subprocess.Popen(
         [*within, sys.executable, "-m", "ebus", *arguments],
         cwd=cwd,
-        env={**inherited, **(environment or {})},
+        env=own,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     return LiveServer(process)
+
+
+@cache
+def _forker() -> Forker:
+    return Forker(_inherited())
+
+
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
 @contextmanager
@@ -106,12 +137,14 @@ def serving(
     *,
     cwd: Path,
     environment: Mapping[str, str] | None = None,
+    from_nothing: bool = False,
 ) -> Iterator[LiveServer]:
     """A server that listens; it is stopped at the end, and must stop well."""
     server = start(
         ["serve", "--host", "127.0.0.1", *arguments],
         cwd=cwd,
         environment={"PORT": "0", **(environment or {})},
+        from_nothing=from_nothing,
     )
     try:
         server.wait_until_listening()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -803,6 +804,9 @@ class AsyncEngine:
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""
         try:
+            # All workers are told at once, and of processes that close a file at the same moment
+            # none is the last one, which would have removed the WAL.
+            await asyncio.sleep(random.uniform(0, LOOK_AGAIN_S))  # noqa: S311 - no secret
             while self._retired and not self._closing:
                 for name in list(self._retired):
                     place = self._places.get(name)

@@ -7,6 +7,7 @@ of the type `EngineFactory`; the part of the address before the first colon choo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
@@ -210,7 +211,9 @@ def open_engine(
     return factory(location, durability=durability, limits=limits or Limits())
 
 
+@cache
 def _load_factory(name: str) -> EngineFactory:
+    """Kept: to look through all that is installed takes some ms."""
     found: list[EntryPoint] = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
     if not found:
         raise UnknownEngine(f"unknown engine {name!r}; known are {', '.join(engine_names())}")

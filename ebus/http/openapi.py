@@ -16,6 +16,7 @@ from ebus.config import Config
 from ebus.http.answers import JSON, Answer
 from ebus.http.framing import NDJSON, SSE
 from ebus.http.openapi_admin import admin_paths, admin_schemas
+from ebus.http.openapi_files import page_paths
 from ebus.http.openapi_shapes import (
     ERRORS,
     READING,
@@ -32,7 +33,6 @@ from ebus.http.openapi_shapes import (
     schemas,
     text,
 )
-from ebus.http.static_files import MEDIA_TYPES, load_files
 
 
 def openapi_routes(document: Json) -> list[HTTPRouteHandler]:
@@ -49,7 +49,7 @@ def openapi_document(config: Config) -> Json:
     """The document for a server with this config: its limits stand in it."""
     paths = {**_event_paths(config), **_subscription_paths(config), **_operator_paths()}
     if config.enable_ui:
-        paths |= _page_paths()
+        paths |= page_paths()
     administered = admin_paths(config)
     paths |= administered
     if not config.single_tenant:
@@ -416,41 +416,3 @@ def _operator_paths() -> Json:
             "get": operation("readOpenapi", "This document", {"type": "object"}),
         },
     }
-
-
-def _page_paths() -> Json:
-    return {
-        "/ui": _read_and_head("readPage", "The page for people", "text/html; charset=utf-8"),
-        "/ui/{file}": _read_and_head(
-            "readPageFile",
-            "A file of the page",
-            *sorted(MEDIA_TYPES.values()),
-            parameters=[in_path("file", "Its name", enum=sorted(load_files("ui")))],
-        ),
-        "/docs": _read_and_head("readDocs", "This document for people", "text/html; charset=utf-8"),
-    }
-
-
-def _read_and_head(
-    operation_id: str, summary: str, *media_types: str, parameters: list[Json] | None = None
-) -> Json:
-    """A file that is read without a key."""
-    responses: Json = {
-        "200": {
-            "description": "Done",
-            "headers": {"ETag": {"description": "Its tag", "schema": {"type": "string"}}},
-            "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types},
-        },
-        "304": {"description": "The client has it, as its If-None-Match says"},
-        "500": {"$ref": "#/components/responses/500"},
-    }
-    if parameters:
-        responses["404"] = {"$ref": "#/components/responses/404"}
-    read: Json = {
-        "operationId": operation_id,
-        "summary": summary,
-        "security": [],
-        "parameters": parameters or [],
-        "responses": dict(sorted(responses.items())),
-    }
-    return {"get": read, "head": {**read, "operationId": f"{operation_id}Head"}}

@@ -62,6 +62,7 @@ _HEAD = """<!doctype html>
 <meta name="description" content="{description}">
 <link rel="icon" href="/ui/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/ui/style.css">
+<script src="/ui/theme.js"></script>
 <script type="module" src="/ui/docs.js"></script>
 </head>
 <body class="docs">

@@ -48,6 +48,9 @@ HEADERS = {
 """Of every file. A browser keeps it, and asks each time whether it is still the one."""
 
 
+_OF_A_BODY = frozenset({b"content-length", b"content-type"})
+
+
 class StaticFile(msgspec.Struct, frozen=True):
     """One file, and what it is."""
 
@@ -66,9 +69,7 @@ class StaticFile(msgspec.Struct, frozen=True):
         if if_none_match is not None and _has(if_none_match, self.tag):
             unchanged = Answer(status=304, headers=headers)
             # Which has no body: what would be said of one is not (RFC 9110, 15.4.5).
-            unchanged.fields = [
-                field for field in unchanged.fields if not field[0].startswith(b"content-l")
-            ]
+            unchanged.fields = [field for field in unchanged.fields if field[0] not in _OF_A_BODY]
             return unchanged
         return Answer(self.body, media_type=self.media_type, headers=headers)
 

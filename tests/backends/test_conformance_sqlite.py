@@ -17,6 +17,9 @@ from ebus.core.store import (
     SupportsWireRead,
 )
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
+from tests import in_memory
+
+tmp_path_factory = in_memory.tmp_path_factory
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 

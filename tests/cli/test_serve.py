@@ -11,13 +11,15 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests import live_server
 from tests.backends.test_sqlite_takeover import original_file, row
-from tests.live_server import LiveServer, serving, start
+from tests.live_server import LiveServer
 
 TENANTS = """\
 tenants:
@@ -30,6 +32,10 @@ tenants:
 """
 ALICE = {"X-API-Key": "alice-secret-key-123"}
 EVENT = {"type": "T", "data": 1, "timestamp": "2024-01-01T00:00:00Z"}
+
+# All of a start is what these tests are about.
+start = partial(live_server.start, from_nothing=True)
+serving = partial(live_server.serving, from_nothing=True)
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ def test_the_config_may_be_given_with_one_dash_or_two(config: Path, arguments: l
         assert "Initialized 3 tenants" in server.log
         assert server.lines[4].endswith(f"Server listening on :{server.port}")
         for host in ("127.0.0.1", "[::1]") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
-            assert httpx.get(f"http://{host}:{server.port}/health").status_code == 200
+            assert httpx.get(f"http://{host}:{server.port}/health", verify=False).status_code == 200
     finally:
         assert server.stop() == 0
 
@@ -99,15 +105,20 @@ def test_many_tenants_are_opened_when_they_are_used(tmp_path: Path) -> None:
     config.write_text("\n".join(["tenants:", *lines]))
     with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
         assert not (tmp_path / "data").exists()
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert httpx.get(f"{server.url}/health", verify=False).status_code == 200
         headers = {"X-API-Key": "key-of-7"}
-        assert httpx.post(f"{server.url}/events", headers=headers, json=EVENT).status_code == 200
+        assert (
+            httpx.post(
+                f"{server.url}/events", headers=headers, json=EVENT, verify=False
+            ).status_code
+            == 200
+        )
         assert {file.stem for file in (tmp_path / "data").iterdir()} == {"t7"}
 
 
 def test_json_logs_are_one_object_a_line(config: Path) -> None:
     with serving(["--config", "tenants.yaml", "--log-format", "json"], cwd=config.parent) as server:
-        httpx.get(f"{server.url}/health")
+        httpx.get(f"{server.url}/health", verify=False)
     entries = [json.loads(line) for line in server.lines]
     assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
     assert entries[0]["message"] == "=== ebus Multi-Tenant Server ==="
@@ -118,9 +129,9 @@ def test_json_logs_are_one_object_a_line(config: Path) -> None:
 def test_requests_are_logged_only_if_that_is_asked_for(config: Path, log_format: str) -> None:
     arguments = ["--config", "tenants.yaml", "--log-format", log_format]
     with serving(arguments, cwd=config.parent) as quiet:
-        httpx.get(f"{quiet.url}/position", headers=ALICE)
+        httpx.get(f"{quiet.url}/position", headers=ALICE, verify=False)
     with serving([*arguments, "--access-log"], cwd=config.parent) as server:
-        httpx.get(f"{server.url}/events?from=7", headers=ALICE)
+        httpx.get(f"{server.url}/events?from=7", headers=ALICE, verify=False)
     assert "GET" not in quiet.log
     assert "GET /events?from=7 HTTP/1.1" in server.log
     assert ALICE["X-API-Key"] not in server.log
@@ -145,10 +156,15 @@ def test_a_single_tenant_needs_no_config(tmp_path: Path) -> None:
     server = start([], cwd=tmp_path, environment=environment)
     try:
         server.wait_until_listening()
-        assert httpx.post(f"{server.url}/events", headers=key, json=EVENT).json()["position"] == 1
-        metrics = httpx.get(f"{server.url}/metrics", headers=key).json()
+        assert (
+            httpx.post(f"{server.url}/events", headers=key, json=EVENT, verify=False).json()[
+                "position"
+            ]
+            == 1
+        )
+        metrics = httpx.get(f"{server.url}/metrics", headers=key, verify=False).json()
         assert set(metrics) == {"total_events", "timestamp"}
-        assert httpx.get(f"{server.url}/tenants", headers=key).status_code == 404
+        assert httpx.get(f"{server.url}/tenants", headers=key, verify=False).status_code == 404
         assert (tmp_path / "events.db").exists()
     finally:
         assert server.stop() == 0
@@ -158,7 +174,10 @@ def test_db_path_says_where_a_single_tenant_is(tmp_path: Path) -> None:
     environment = {"API_KEY": "the-only-key", "DB_PATH": "deep/er/shop.db"}
     with serving([], cwd=tmp_path, environment=environment) as server:
         key = {"X-API-Key": "the-only-key"}
-        assert httpx.post(f"{server.url}/events", headers=key, json=EVENT).status_code == 200
+        assert (
+            httpx.post(f"{server.url}/events", headers=key, json=EVENT, verify=False).status_code
+            == 200
+        )
         assert "Database: deep/er/shop.db" in server.log
     assert (tmp_path / "deep" / "er" / "shop.db").exists()
 
@@ -264,13 +283,23 @@ def test_the_guides_migration_serves_the_old_events(tmp_path: Path, shared: Path
     )
     key = {"X-API-Key": "your-existing-api-key"}
     with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
-        events = httpx.get(f"{server.url}/events?from=1", headers=key).json()
+        events = httpx.get(f"{server.url}/events?from=1", headers=key, verify=False).json()
         assert [event["position"] for event in events] == [1, 2]
-        assert httpx.get(f"{server.url}/position", headers=key).json() == {"position": 10}
-        assert httpx.get(f"{server.url}/metrics", headers=key).json()["total_events"] == 2
-        assert httpx.post(f"{server.url}/events", headers=key, json=EVENT).json()["position"] == 11
+        assert httpx.get(f"{server.url}/position", headers=key, verify=False).json() == {
+            "position": 10
+        }
+        assert (
+            httpx.get(f"{server.url}/metrics", headers=key, verify=False).json()["total_events"]
+            == 2
+        )
+        assert (
+            httpx.post(f"{server.url}/events", headers=key, json=EVENT, verify=False).json()[
+                "position"
+            ]
+            == 11
+        )
         path = "/subscriptions/mailer/position"
-        assert httpx.get(server.url + path, headers=key).json() == {"position": 1}
+        assert httpx.get(server.url + path, headers=key, verify=False).json() == {"position": 1}
     assert "main.db: took over all 2 events" in server.log
 
 
@@ -283,7 +312,9 @@ def test_a_range_of_large_events_beyond_a_hole_gives_each_event_once(tmp_path: P
     with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
         following: str | None = "/events?from=1"
         while following:
-            answer = httpx.get(server.url + following, headers={"X-API-Key": "k"}, timeout=60)
+            answer = httpx.get(
+                server.url + following, headers={"X-API-Key": "k"}, timeout=60, verify=False
+            )
             seen += [event["position"] for event in answer.json()]
             following = answer.links.get("next", {}).get("url")
     assert seen == positions
@@ -295,7 +326,7 @@ def test_a_range_of_large_events_beyond_a_hole_gives_each_event_once(tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_server_and_closes_every_file(config: Path, number: int) -> None:
     with serving(["--config", "tenants.yaml"], cwd=config.parent) as server:
-        httpx.post(f"{server.url}/events", headers=ALICE, json=EVENT)
+        httpx.post(f"{server.url}/events", headers=ALICE, json=EVENT, verify=False)
         assert server.stop(number) == 0
     assert server.lines[-1].endswith("Server stopped")
     files = sorted(file.name for file in (config.parent / "data").iterdir())
@@ -389,7 +420,7 @@ def test_a_stop_under_load_loses_no_answer_that_was_given(config: Path) -> None:
     answered: list[int] = []
 
     def append_until_refused(url: str) -> None:
-        with httpx.Client(base_url=url, headers=ALICE) as client:
+        with httpx.Client(base_url=url, headers=ALICE, verify=False) as client:
             try:
                 while (answer := client.post("/events", json=EVENT)).status_code == 200:
                     answered.append(answer.json()["position"])

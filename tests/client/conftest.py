@@ -15,10 +15,13 @@ import pytest
 
 from ebus.client import Retries
 from ebus.core.limits import Limits
+from tests import in_memory
 from tests.client.both import KINDS
 from tests.client.proxy import Proxy, proxy_before
 from tests.http.conftest import write_config
 from tests.live_server import serving
+
+tmp_path_factory = in_memory.tmp_path_factory
 
 TENANTS = 800
 FEW_TENANTS = 50

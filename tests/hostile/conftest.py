@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tests import in_memory
 from tests.hostile.replies import check_log
 from tests.hostile.tenants import Resident, let_out, write_tenants
 from tests.live_server import LiveServer, serving
+
+tmp_path_factory = in_memory.tmp_path_factory
 
 HASTY = {"READ_TIMEOUT": "1s", "IDLE_TIMEOUT": "3s"}
 """So that what is never finished ends while a test can wait for it."""

@@ -17,7 +17,8 @@ from tests.hostile.talking import LAST, all_workers_answer, cut, talk, talk_in_t
 from tests.hostile.tenants import let_out
 
 STREAMS = 4_000
-THREADS = 16
+THREADS = 32
+"""Most of the time a stream waits for the end of the server's patience."""
 
 SMUGGLED = post(b"Content-Length: 28", body=b'{"type":"Smuggled","data":1}')
 

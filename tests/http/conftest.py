@@ -10,7 +10,10 @@ import httpx
 import msgspec
 import pytest
 
+from tests import in_memory
 from tests.live_server import LiveServer, serving
+
+tmp_path_factory = in_memory.tmp_path_factory
 
 TENANTS = 3_000
 

@@ -406,7 +406,7 @@ def test_the_default_of_a_lease_is_never_more_than_may_be_read(tmp_path: Path) -
     write_config(tmp_path / "tenants.yaml", config)
     with (
         serving(["--config", "tenants.yaml"], cwd=tmp_path) as server,
-        httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}) as client,
+        httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, verify=False) as client,
     ):
         fill(client, 30)
         assert bounds(lease(client)) == (1, 20, 1)
@@ -418,7 +418,9 @@ def test_with_too_much_parked_there_are_no_leases_until_somebody_looks(tmp_path:
     write_config(tmp_path / "tenants.yaml", config)
     with (
         serving(["--config", "tenants.yaml"], cwd=tmp_path) as server,
-        httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=60) as client,
+        httpx.Client(
+            base_url=server.url, headers={"X-API-Key": KEY}, timeout=60, verify=False
+        ) as client,
     ):
         fill(client, 4)
         for _ in range(2):
@@ -452,7 +454,9 @@ def compete(url: str, key: str, name: str, *, workers: int = 4, events: int = 20
     guard = threading.Lock()
 
     def work(number: int) -> None:
-        with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=60) as client:
+        with httpx.Client(
+            base_url=url, headers={"X-API-Key": key}, timeout=60, verify=False
+        ) as client:
             for turn in itertools.count(number):
                 if len(done) >= events:
                     return
@@ -497,7 +501,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
 
 
 def test_nor_does_it_matter_through_which_server_process(two_workers: LiveServer) -> None:
-    with httpx.Client(base_url=two_workers.url, headers={"X-API-Key": KEY}) as client:
+    with httpx.Client(base_url=two_workers.url, headers={"X-API-Key": KEY}, verify=False) as client:
         fill(client, 200)
         compete(two_workers.url, KEY, "s")
         assert state(client)["position"] == 200
@@ -507,7 +511,9 @@ def test_who_waits_for_a_lease_gets_what_another_server_process_lets_go(
     two_workers: LiveServer,
 ) -> None:
     headers = {"X-API-Key": KEY}
-    with httpx.Client(base_url=two_workers.url, headers=headers, timeout=60) as client:
+    with httpx.Client(
+        base_url=two_workers.url, headers=headers, timeout=60, verify=False
+    ) as client:
         fill(client, 1)
         client.put(
             "/subscriptions/waits/position",
@@ -517,7 +523,9 @@ def test_who_waits_for_a_lease_gets_what_another_server_process_lets_go(
             given = lease(client, "waits")
             with (
                 ThreadPoolExecutor(1) as thread,
-                httpx.Client(base_url=two_workers.url, headers=headers, timeout=60) as other,
+                httpx.Client(
+                    base_url=two_workers.url, headers=headers, timeout=60, verify=False
+                ) as other,
             ):
                 waits = thread.submit(lease, other, "waits", "50s")
                 with pytest.raises(TimeoutError):

@@ -34,14 +34,16 @@ def assert_unauthorized(answer: httpx.Response, detail: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_nothing_is_answered_without_a_key(client: TenantClient, method: str, path: str) -> None:
-    answer = httpx.request(method, client.server.url + path)
+    answer = httpx.request(method, client.server.url + path, verify=False)
     assert_unauthorized(answer, "API key required")
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_nothing_is_answered_for_a_wrong_key(client: TenantClient, method: str, path: str) -> None:
     wrong = client.key[:-1]
-    answer = httpx.request(method, client.server.url + path, headers={"X-API-Key": wrong})
+    answer = httpx.request(
+        method, client.server.url + path, headers={"X-API-Key": wrong}, verify=False
+    )
     assert_unauthorized(answer, "Invalid API key")
     assert wrong not in answer.text
 
@@ -60,7 +62,7 @@ def test_nothing_is_answered_for_a_wrong_key(client: TenantClient, method: str, 
 )
 def test_a_key_opens_its_tenant(client: TenantClient, headers: dict[str, str]) -> None:
     sent = {name: value.replace("KEY", client.key) for name, value in headers.items()}
-    answer = httpx.get(f"{client.server.url}/metrics", headers=sent)
+    answer = httpx.get(f"{client.server.url}/metrics", headers=sent, verify=False)
     assert answer.json()["tenant"] == client.name
 
 
@@ -83,7 +85,9 @@ def test_what_is_not_exactly_one_key_opens_nothing(
     client: TenantClient, headers: dict[str, str], detail: str
 ) -> None:
     sent = {name: value.replace("KEY", client.key) for name, value in headers.items()}
-    assert_unauthorized(httpx.get(f"{client.server.url}/position", headers=sent), detail)
+    assert_unauthorized(
+        httpx.get(f"{client.server.url}/position", headers=sent, verify=False), detail
+    )
 
 
 @pytest.mark.parametrize("header", ["X-API-Key:    ", "Authorization: Bearer ", "X-API-Key:"])
@@ -95,7 +99,7 @@ def test_an_empty_key_is_none(client: TenantClient, header: str) -> None:
 
 def test_keys_are_told_apart_by_case(client: TenantClient) -> None:
     headers = {"X-API-Key": client.key.upper()}
-    answer = httpx.get(f"{client.server.url}/position", headers=headers)
+    answer = httpx.get(f"{client.server.url}/position", headers=headers, verify=False)
     assert_unauthorized(answer, "Invalid API key")
 
 
@@ -107,7 +111,7 @@ def test_a_header_that_comes_twice_opens_nothing(
     scheme = "Bearer " if name == "Authorization" else ""
     keys = [client.key, client.key if second == "same" else bystander.key]
     headers = [(name, scheme + key) for key in keys]
-    answer = httpx.post(f"{client.server.url}/events", headers=headers, json={})
+    answer = httpx.post(f"{client.server.url}/events", headers=headers, json={}, verify=False)
     assert_unauthorized(answer, "Invalid API key")
 
 

@@ -58,7 +58,7 @@ def server_of_one(
 
 
 def alice(server: LiveServer) -> httpx.Client:
-    return httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=60)
+    return httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=60, verify=False)
 
 
 def send(client: httpx.Client, *types: str, **members: Any) -> None:
@@ -315,7 +315,9 @@ class Log:
         ]
 
     def _write(self, url: str, key: str, by: random.Random, appends: int) -> None:
-        with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=60) as client:
+        with httpx.Client(
+            base_url=url, headers={"X-API-Key": key}, timeout=60, verify=False
+        ) as client:
             for _ in range(appends):
                 events = [random_event(by) for _ in range(by.choice([1, 1, 1, 2, 5, 40]))]
                 client.post("/events/batch", json=events).raise_for_status()
@@ -389,7 +391,7 @@ def selected(events: list[Event], query: dict[str, Any]) -> list[Event]:
 def check_the_seam(url: str, port: int, key: str, seed: int, *, tails: int = 10) -> None:
     """Every tail gets what matches, in order, no gap and no repeat."""
     log = Log([url], key, seed, writers=3, appends=25)
-    with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=60) as client:
+    with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=60, verify=False) as client:
 
         def follow(number: int) -> tuple[dict[str, Any], list[Event]]:
             by = random.Random(f"{seed} tail {number}")

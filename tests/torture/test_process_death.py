@@ -102,7 +102,7 @@ class Series:
         if moment == "at its start":
             with self.server() as server:
                 wait_until(lambda: len(server.lines) > 0)
-                pause(self.rng, 0.2)  # listening takes about so long from there
+                pause(self.rng, 0.06)  # listening takes about so long from there
                 server.process.kill()
         elif moment == "after a burst":  # all of it is answered
             with self.checked_server() as server:
@@ -225,7 +225,7 @@ def test_when_the_first_process_is_killed_the_next_start_has_everything(
     for _ in range(torture or WORKER_KILLS):
         with series.server() as server:  # at its start
             wait_until(lambda: len(server.lines) > 0)
-            pause(series.rng, 0.4)
+            pause(series.rng, 0.12)  # listening takes about so long from there
             server.process.kill()
             wait_until(lambda: not series.processes())
         with series.checked_server() as server:

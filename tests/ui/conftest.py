@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect, sync_playwright
 
 from tests.http.scrapes import ADMIN_KEY, KEYS
 from tests.live_server import LiveServer
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 60_000
+"""For what is waited for; a machine may be busy with other tests."""
 
 ARGUMENTS = [
     "--no-sandbox",  # which root cannot have, as which CI runs
@@ -46,6 +47,7 @@ def program() -> str:
 def browser() -> Iterator[Browser]:
     """One for each module: what drives it may not be around while other tests run a loop."""
     path = program()
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -59,20 +61,23 @@ class Tab:
         self.page = page
         self.server = server
         self.wrong: list[str] = []
-        self.refused: list[str] = []
+        self.refused: list[int] = []
+        """The statuses of answers that were no success."""
         self.addresses: list[str] = []
         page.set_default_timeout(TIMEOUT_MS)
         page.on("console", self._hear)
+        page.on("response", self._look)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("request", lambda request: self.addresses.append(request.url))
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if message.type not in {"error", "warning"}:
-            return
-        if message.text.startswith(REFUSED):
-            self.refused.append(message.text.removeprefix(REFUSED)[:3])
-        else:  # that the policy was violated is said here too
+        """That the policy was violated is said here too."""
+        if message.type in {"error", "warning"} and not message.text.startswith(REFUSED):
             self.wrong.append(message.text)
+
+    def _look(self, response: Response) -> None:
+        if response.status >= 400:
+            self.refused.append(response.status)
 
     def open(self, path: str) -> None:
         self.page.goto(self.server.url + path)
@@ -84,8 +89,14 @@ class Tab:
         self.page.wait_for_selector("#sign-out")
 
     def show(self, view: str) -> None:
-        """Another view, as by a link."""
-        self.page.evaluate("view => { location.hash = view }", view)
+        """Another view, as by a link; it has begun when this returns."""
+        self.page.evaluate(
+            """view => new Promise(shown => {
+                addEventListener("hashchange", shown, { once: true })
+                location.hash = view
+            })""",
+            view,
+        )
 
     @property
     def is_too_wide(self) -> bool:

@@ -4,6 +4,8 @@
 
 const KEPT = "ebus-key";
 const TIMEOUT_MS = 20_000;
+const CHANGE_TIMEOUT_MS = 60_000; // an admin's change is answered when every worker has it
+export const LONGEST_WAIT_MS = 30_000;
 
 let key = sessionStorage.getItem(KEPT);
 
@@ -45,7 +47,7 @@ export class ApiError extends Error {
 
   /** Whether it may go better by itself. */
   get passes() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.status === 0 || this.status === 429 || this.status >= 500 || this.code === "tenant_suspended";
   }
 }
 
@@ -87,18 +89,18 @@ async function refusal(answer) {
   return refused;
 }
 
-function within(signal) {
-  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+function within({ signal, method = "GET" }) {
+  const timeout = AbortSignal.timeout(method === "GET" ? TIMEOUT_MS : CHANGE_TIMEOUT_MS);
   return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
 export async function json(path, options = {}) {
-  const answer = await request(path, { ...options, signal: within(options.signal) });
+  const answer = await request(path, { ...options, signal: within(options) });
   return answer.status === 204 ? null : answer.json();
 }
 
 export async function text(path, options = {}) {
-  const answer = await request(path, { ...options, signal: within(options.signal) });
+  const answer = await request(path, { ...options, signal: within(options) });
   return { text: await answer.text(), next: nextOf(answer) };
 }
 
@@ -133,8 +135,9 @@ export async function poll(ask, everyMs, signal, failed) {
         if (signal.aborted) return;
         if (!(error instanceof ApiError)) throw error;
         failed(error);
-        if (!error.passes) return;
-        waitMs = Math.max(error.retryAfterMs, Math.min(everyMs * 2 ** failures++, 30_000));
+        const patientMs = error.passes ? Math.min(everyMs * 2 ** failures, LONGEST_WAIT_MS) : LONGEST_WAIT_MS;
+        failures++;
+        waitMs = Math.max(error.retryAfterMs, patientMs);
       }
     }
     await pause(waitMs, signal);

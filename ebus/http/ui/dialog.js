@@ -57,7 +57,7 @@ export function ask(title, text, fields, label, act, { isDangerous = false } = {
 /** Show a new key, the only time. */
 export function showKey({ key, key_name: name, tenant }) {
   const shown = el("output", { class: "secret", id: "new-key" }, key);
-  openDialog(`Key “${name}” of ${tenant.tenant}`, (close) => [
+  const dialog = openDialog(`Key “${name}” of ${tenant.tenant}`, (close) => [
     el("p", {}, "This is the only time it is shown. Keep it where secrets are kept."),
     shown,
     el(
@@ -67,4 +67,5 @@ export function showKey({ key, key_name: name, tenant }) {
       el("button", { type: "button", class: "first", on: { click: close } }, "I have it"),
     ),
   ]);
+  dialog.addEventListener("cancel", (event) => event.preventDefault()); // Escape would lose it
 }

@@ -5,11 +5,6 @@ const found = document.getElementById("found");
 const operations = [...document.querySelectorAll("details.operation")];
 const texts = new Map(operations.map((one) => [one, one.textContent.toLowerCase()]));
 
-{
-  const chosen = localStorage.getItem("ebus-theme");
-  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
-}
-
 function search() {
   const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;

@@ -76,7 +76,8 @@ export function table(caption, columns, body) {
           {},
           columns.map((column) => {
             const [label, kind] = [column].flat();
-            return el("th", { scope: "col", class: kind ?? null }, label);
+            const heading = label || el("span", { class: "unseen" }, "what can be done");
+            return el("th", { scope: "col", class: kind ?? null }, heading);
           }),
         ),
       ),

@@ -70,6 +70,7 @@ export class Rates {
 
 /** A line of the last values; the newest is on the right. */
 export function sparkline(values, label, width = 120, height = 28) {
+  if (values.length === 1) values = [values[0], values[0]]; // or else there is no line yet
   const most = Math.max(...values, 0);
   const step = width / (SAMPLES - 1);
   const begin = width - step * (values.length - 1);

@@ -2,10 +2,9 @@
 //
 // `EventSource` cannot send a key in a header; so this reads an event a line.
 
-import { ApiError, at, pause, request } from "./api.js";
+import { ApiError, at, LONGEST_WAIT_MS, pause, request } from "./api.js";
 
 const SILENT_MS = 40_000; // the server sends an empty line every 15 s
-const LONGEST_WAIT_MS = 30_000;
 
 /**
  * Follow the log until the signal says stop. `parameters` are filters and `last`. `on.event(line)`

@@ -17,7 +17,7 @@ const ELSEWHERE = [
 
 /** `viewsNow` says which views there are; a view is reached by `g` and its key. */
 export function listenToKeys(viewsNow) {
-  let wentAtMs = -Infinity;
+  let isGoing = false;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.matches(TYPING)) {
@@ -26,9 +26,8 @@ export function listenToKeys(viewsNow) {
     }
     if (document.querySelector("dialog[open]")) return;
     const views = viewsNow();
-    const isSecond = event.timeStamp - wentAtMs < 1_500;
-    wentAtMs = -Infinity;
-    if (isSecond) {
+    if (isGoing) {
+      isGoing = false;
       const to = Object.entries(views).find(([, view]) => view.key === event.key);
       if (to) {
         location.hash = `#/${to[0]}`;
@@ -36,7 +35,7 @@ export function listenToKeys(viewsNow) {
       }
       return;
     }
-    if (event.key === "g") wentAtMs = event.timeStamp;
+    if (event.key === "g") isGoing = true;
     else if (act(event.key, views)) event.preventDefault();
   });
 }

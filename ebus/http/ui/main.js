@@ -63,6 +63,7 @@ function enter({ isAdmin, name }) {
 
 function askForKey(problem = "") {
   shown.abort();
+  document.querySelector("dialog[open]")?.close();
   bar.hidden = true;
   document.title = "Sign in · ebus";
   showSignIn(main, problem, async (entered) => {
@@ -113,7 +114,7 @@ function turnTheme() {
 function route() {
   if (!hasKey()) return;
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ...rest] = path.split("/").map(decodeURIComponent);
+  const [name, ...rest] = path.split("/").map(decoded);
   const view = views[name] ?? Object.values(views)[0];
   shown.abort();
   shown = new AbortController();
@@ -129,6 +130,14 @@ function route() {
   Promise.resolve(view.show(main, context)).catch((error) => fail(error, signal));
   main.querySelector("h1")?.focus({ preventScroll: true });
   window.scrollTo(0, 0);
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // somebody has written it by hand
+  }
 }
 
 function fail(error, signal) {

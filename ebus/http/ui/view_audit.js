@@ -14,7 +14,7 @@ export async function auditView(main, { signal, query }) {
   main.replaceChildren(
     el("h1", { tabindex: "-1" }, "Audit"),
     el("form", { class: "filters", on: { submit: filter } }, field("Tenant", tenant), el("div", { class: "actions" }, el("button", {}, "Filter"))),
-    table("Audit, newest first", ["at", "action", "tenant", "what", "who"], body),
+    table("Audit, newest first", ["at", "action", ["tenant", "name"], ["what", "name"], "who"], body),
     el("div", { class: "pages" }, older),
   );
   let before = null;

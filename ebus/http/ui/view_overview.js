@@ -1,6 +1,6 @@
 // What a tenant does now: rates, size, head, the subscriptions that are behind, and what is asked.
 
-import { json, poll, text } from "./api.js";
+import { poll, text } from "./api.js";
 import { el, fill, table } from "./dom.js";
 import { Rates, seriesOf, sparkline, sum } from "./figures.js";
 import { bytes, compact, count, milliseconds, NOTHING, rate } from "./format.js";
@@ -11,9 +11,9 @@ const MOST_SUBSCRIPTIONS = 8;
 
 const TILES = {
   head: ["Head", "the last position"],
-  appended: ["Events in a second"],
-  delivered: ["Events out a second"],
-  requests: ["Requests a second"],
+  appended: ["Events in/s"],
+  delivered: ["Events out/s"],
+  requests: ["Requests/s"],
   size: ["Database", "the tenant’s file"],
   wal: ["Write-ahead log", "beside it"],
 };
@@ -34,24 +34,20 @@ export async function overviewView(main, { signal, who }) {
       "section",
       {},
       el("h2", {}, "Requests"),
-      table("Requests by route", ["route", ["a second", "number"], ["all", "number"], ["on average", "number"]], routes),
-      el("p", { class: "quiet" }, "Since the server’s start. What this page asks is in it: two requests every two seconds."),
+      table("Requests by route", [["route", "name"], ["per s", "number"], ["all", "number"], ["average", "number"]], routes),
+      el("p", { class: "quiet" }, "Since the server’s start. What this page asks is in it: a request every two seconds."),
     ),
     el("section", {}, el("h2", {}, "Refusals"), table("Refusals by reason", ["reason", ["all", "number"]], refusals)),
   );
 
   await poll(
     async () => {
-      const [metrics, listed] = await Promise.all([
-        text("/metrics", { headers: { Accept: "text/plain" }, signal }),
-        json("/subscriptions?limit=1000", { signal }),
-      ]);
+      const metrics = await text("/metrics", { headers: { Accept: "text/plain" }, signal });
       const families = seriesOf(metrics.text);
-      drawTiles(tiles, families, rates, listed.head);
+      drawTiles(tiles, families, rates);
+      drawBehind(checkpoints, families);
       drawRoutes(routes, families, rates);
       drawRefusals(refusals, families);
-      const behind = [...listed.subscriptions].sort((one, other) => other.lag - one.lag);
-      fill(checkpoints, behind.slice(0, MOST_SUBSCRIPTIONS).map(checkpointRow), 3, "No subscription has saved a checkpoint.");
     },
     EVERY_MS,
     signal,
@@ -66,7 +62,7 @@ function tile(name, label, meaning) {
   return { element, value, chart, label };
 }
 
-function drawTiles(tiles, families, rates, head) {
+function drawTiles(tiles, families, rates) {
   const counted = {
     appended: "ebus_events_appended_total",
     delivered: "ebus_events_delivered_total",
@@ -79,9 +75,20 @@ function drawTiles(tiles, families, rates, head) {
     const label = `${tiles[name].label}, the last two minutes: now ${rate(now)}`;
     tiles[name].chart.replaceChildren(sparkline(rates.all(name), label));
   }
-  tiles.head.value.textContent = count(head);
+  tiles.head.value.textContent = count(sum(families, "ebus_head_position"));
   tiles.size.value.textContent = bytes(sum(families, "ebus_database_bytes"));
   tiles.wal.value.textContent = bytes(sum(families, "ebus_wal_bytes"));
+}
+
+function drawBehind(body, families) {
+  const head = sum(families, "ebus_head_position");
+  const lags = families.get("ebus_subscription_lag_events") ?? [];
+  const behind = lags.filter(({ value }) => value > 0).sort((one, other) => other.value - one.value);
+  const rows = behind.slice(0, MOST_SUBSCRIPTIONS).map(({ labels, value }) =>
+    checkpointRow({ id: labels.subscription, position: head - value, lag: value }),
+  );
+  const nothing = lags.length ? "All subscriptions are level with the head." : "No subscription has saved a checkpoint.";
+  fill(body, rows, COLUMNS.length, nothing);
 }
 
 function drawRoutes(body, families, rates) {

@@ -7,7 +7,7 @@ import { count, moment, plural } from "./format.js";
 const EVERY_MS = 2_000;
 const MOST = 200;
 
-export const COLUMNS = ["subscription", ["position", "number"], ["lag", "number"]];
+export const COLUMNS = [["subscription", "name"], ["position", "number"], ["lag", "number"]];
 
 export function checkpointRow({ id, position, lag }) {
   return el(

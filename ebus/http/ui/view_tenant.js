@@ -114,12 +114,12 @@ function drawTiles(tiles, figures, rates) {
     return tile(label, rate(now), sparkline(rates.all(counter), `${label}: now ${rate(now)}`));
   });
   tiles.replaceChildren(
-    tile("Head", count(figures?.head)),
-    tile("Database", figures?.size_bytes == null ? NOTHING : bytes(figures.size_bytes)),
+    tile("Head", count(figures?.head), "the last position"),
+    tile("Database", bytes(figures?.size_bytes), "the tenant’s file"),
     ...moving,
   );
 }
 
-function tile(label, value, chart = null) {
-  return el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, el("span", { class: "value" }, value), el("span", { class: "chart" }, chart)));
+function tile(label, value, below) {
+  return el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, el("span", { class: "value" }, value), el("span", { class: "chart" }, below)));
 }

@@ -4,7 +4,7 @@ import { ApiError, at, json, poll } from "./api.js";
 import { button, el, field, fill, select, table } from "./dom.js";
 import { showKey } from "./dialog.js";
 import { Rates, sparkline } from "./figures.js";
-import { bytes, count, NOTHING, rate } from "./format.js";
+import { bytes, count, rate } from "./format.js";
 import { createTenant } from "./tenant_actions.js";
 
 const EVERY_MS = 3_000;
@@ -19,7 +19,7 @@ const SORTS = {
 };
 
 const COLUMNS = [
-  "tenant",
+  ["tenant", "name"],
   "state",
   ["requests/s", "number"],
   ["last minutes", "chart-cell"],
@@ -111,9 +111,11 @@ export async function tenantsView(main, { signal, query }) {
   await poll(read, EVERY_MS, signal, (error) => (problem.textContent = said(error)));
 }
 
-/** The admin key is good for figures only where the routes of the admin are not there. */
+/** A server of a single tenant has no routes for its admin: the key is good for figures only. */
 export function said(error) {
-  if (error?.status === 404 && error.code === "not_found") return "This server has no routes for its admin.";
+  if (error?.code === "not_found" || error?.code === "admin_key") {
+    return "This server has a single tenant: its admin key is for the figures at /metrics.";
+  }
   return error?.message ?? "";
 }
 
@@ -147,6 +149,6 @@ function tenantRow({ tenant, state, figures }, rates) {
     el("td", { class: "chart-cell" }, sparkline(rates.all(requests), `Requests of ${tenant} a second: now ${rate(now)}`, 96, 20)),
     el("td", { class: "number" }, rate(rates.now(`${tenant} events_in`))),
     el("td", { class: "number" }, count(figures?.head)),
-    el("td", { class: "number" }, figures?.size_bytes == null ? NOTHING : bytes(figures.size_bytes)),
+    el("td", { class: "number" }, bytes(figures?.size_bytes)),
   );
 }

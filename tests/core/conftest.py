@@ -1,0 +1,5 @@
+"""Directories in memory."""
+
+from tests import in_memory
+
+tmp_path_factory = in_memory.tmp_path_factory
