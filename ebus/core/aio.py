@@ -701,9 +701,11 @@ class AsyncEngine:
         for name in [name for name, _ in zip(unused, range(excess), strict=False)]:
             store = self._places.pop(name).store
             assert store is not None
+            is_retired = name in self._retired
+            self._retired.discard(name)
             # Without the context of the request that needs the room: it is another tenant's.
             closing = asyncio.get_running_loop().create_task(
-                self._close(name, store), context=Context()
+                self._close(name, store, for_good=is_retired), context=Context()
             )
             self._closings[name] = closing
 
@@ -751,13 +753,26 @@ class AsyncEngine:
             logger.warning("tenant %s: its new terms do not hold yet: %s", name, error)
 
     async def settle(self, names: Iterable[TenantName]) -> None:
-        """Finish what was left to do for tenants that were put away, where they are not open."""
+        """Finish what was left to do for tenants that were put away, where they are not open.
+
+        Those that are being opened or closed are waited for: from then on each is either open, and
+        nobody else can take its place, or is left alone.
+        """
+        names = list(names)
+        if under_way := [*self._under_way(names)]:
+            await asyncio.wait(under_way)
         closed = [name for name in names if name not in self._places]
-        if closings := [self._closings[name] for name in closed if name in self._closings]:
-            await asyncio.wait(closings)
         if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
             settle = partial(_settle_all, self._engine, closed)
             await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+
+    def _under_way(self, names: Iterable[TenantName]) -> Iterator[asyncio.Task[Any]]:
+        for name in names:
+            if name in self._closings:
+                yield self._closings[name]
+            place = self._places.get(name)
+            if place is not None and place.store is None:
+                yield place.opening
 
     async def holds_nothing_of(self, name: TenantName) -> bool:
         """Whether nothing at all is stored under this name, nor under one that is like it."""
@@ -811,6 +826,10 @@ class AsyncEngine:
     ) -> None:
         try:
             await (store.aclose() if for_good else store.put_away())
+            if for_good and isinstance(self._engine, SupportsSettle):
+                # A WAL that is in doubt stays even then.
+                settle = partial(self._engine.settle, name)
+                await asyncio.get_running_loop().run_in_executor(self._openings, settle)
         except EbusError as error:  # nobody waits for it
             logger.warning("a tenant could not be closed: %s", error)
         finally:

@@ -234,6 +234,14 @@ def test_closing_leaves_one_file_with_everything_in_it(engine: SqliteEngine) -> 
     assert [file.name for file in engine.path("alice").parent.iterdir()] == ["alice.db"]
 
 
+def test_the_health_is_not_that_of_a_store_that_has_just_been_closed(engine: SqliteEngine) -> None:
+    store = engine.open("alice")
+    store.append([NewEvent.of("T", 1)])
+    store.check_in_place()
+    store.close()  # its WAL is gone, and that is as it should be
+    store.check_in_place()
+
+
 def test_making_an_engine_touches_nothing(directory: Path) -> None:
     with SqliteEngine(directory) as engine:
         assert engine.tenants() == []

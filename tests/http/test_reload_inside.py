@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ebus.backends.memory import MemoryEngine
+from ebus.backends.memory import MemoryEngine, MemoryStore
 from ebus.config import Config, KeyConfig, Signature, load_config
 from ebus.core.aio import AsyncEngine, Terms
-from ebus.core.engine import SupportsDurability, open_engine
+from ebus.core.engine import Durability, SupportsDurability, open_engine
 from ebus.core.errors import QuotaExceeded, StoreClosed
 from ebus.core.event import NewEvent
 from ebus.core.limits import Limits
@@ -281,6 +281,50 @@ async def test_what_a_tenant_left_that_was_put_away_is_finished(tmp_path: Path) 
     (tmp_path / "data" / "alice.db").unlink()
     async with tenants.tenant(ALICE) as alice:
         assert await alice.head() == 0
+    await tenants.aclose()
+
+
+@in_a_loop
+async def test_what_is_just_being_opened_for_who_is_served_no_more_is_waited_for() -> None:
+    """Or else it would be made anew once its file had been taken away."""
+    may_open = threading.Event()
+
+    class SlowEngine(MemoryEngine):
+        def open(self, name: str, *, durability: Durability | None = None) -> MemoryStore:
+            may_open.wait(60)
+            return super().open(name, durability=durability)
+
+    tenants = AsyncEngine(SlowEngine())
+    opening = asyncio.create_task(tenants.borrow(ALICE))
+    await until(lambda: tenants.open_tenants == 1)
+    await tenants.hold_to({})
+    settling = asyncio.create_task(tenants.settle([ALICE]))
+    done, _ = await asyncio.wait([settling], timeout=0.05)
+    assert not done
+    may_open.set()
+    await settling
+    await opening
+    assert [name for name, _ in tenants.open_stores()] == [ALICE]
+    tenants.give_back(ALICE)
+    await until(lambda: tenants.open_tenants == 0)
+    await tenants.aclose()
+
+
+@in_a_loop
+async def test_who_is_closed_for_good_leaves_nothing_to_be_settled() -> None:
+    settled: list[str] = []
+
+    class SettlingEngine(MemoryEngine):
+        def settle(self, name: str) -> None:
+            settled.append(name)
+
+    limits = Limits(max_open_tenants=1)
+    tenants = AsyncEngine(SettlingEngine(limits=limits), limits=limits)
+    async with tenants.tenant(ALICE):
+        await tenants.hold_to({BOB: Terms()})
+    async with tenants.tenant(BOB):  # there is room for one, and who has gone makes it
+        await until(lambda: settled == [ALICE])
+    assert tenants.open_tenants == 1
     await tenants.aclose()
 
 

@@ -572,14 +572,18 @@ class SqliteStore(
         """Raise `StoreUnavailable` when a file that is open is no longer the one at its path.
 
         What is written to a file that was deleted or moved away would be lost, and commits are
-        written to the WAL.
+        written to the WAL. A store that is closed, or about to be, is not looked at: its WAL goes.
         """
-        with driver_errors(self._path):
-            if (
-                _identity(self._file) != self._identity
-                or _identity(self._wal) != self._wal_identity
-            ):
-                raise StoreUnavailable(f"{self._path} is not the file that was opened any more")
+        try:
+            with driver_errors(self._path):
+                if (
+                    _identity(self._file) != self._identity
+                    or _identity(self._wal) != self._wal_identity
+                ):
+                    raise StoreUnavailable(f"{self._path} is not the file that was opened any more")
+        except StoreUnavailable:
+            if not self._closed:
+                raise
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
