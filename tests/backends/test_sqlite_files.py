@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -23,6 +23,7 @@ from ebus.backends.sqlite.connection import (
     check_sqlite_version,
     connect,
     connect_for_reading,
+    write_ahead,
 )
 from ebus.backends.sqlite.reader import HEAD
 from ebus.backends.sqlite.schema import APPLICATION_ID, VERSION
@@ -525,3 +526,27 @@ def test_an_empty_file_is_a_new_tenant(directory: Path) -> None:
     with SqliteEngine(directory) as engine:
         assert engine.inspect("alice") == "new"
         assert engine.open("alice").append([EVENT]).first_position == 1
+
+
+class HeldFor:
+    """A database of which another connection takes the whole file when it is first asked."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def pragma(self, *_: object) -> str:
+        self.left -= 1
+        if self.left >= 0:
+            raise apsw.BusyError("database is locked")
+        return "wal"
+
+
+def test_who_makes_a_new_file_at_the_same_moment_as_another_waits_for_it() -> None:
+    held = HeldFor(3)
+    write_ahead(cast(apsw.Connection, held), Patience(timeout_ms=60_000))
+    assert held.left == -1
+
+
+def test_nobody_waits_for_a_new_file_without_end() -> None:
+    with pytest.raises(apsw.BusyError):
+        write_ahead(cast(apsw.Connection, HeldFor(1_000_000_000)), Patience(timeout_ms=5))

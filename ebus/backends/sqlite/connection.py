@@ -56,7 +56,7 @@ def connect(path: Path, *, durability: Durability, patience: Patience) -> apsw.C
         wait_for_other_processes(connection, patience)
         begin_with_a_small_cache(connection)
         distrust_the_schema(connection)
-        write_ahead(connection)
+        write_ahead(connection, patience)
         leave_checkpoints_to_others(connection)
         bound_the_wal_file(connection)
         sync_on_commit(connection, durability)
@@ -124,9 +124,22 @@ def distrust_the_schema(connection: apsw.Connection) -> None:
     connection.pragma("trusted_schema", False)
 
 
-def write_ahead(connection: apsw.Connection) -> None:
-    """Readers and the writer do not block each other, and a commit is one sequential write."""
-    connection.pragma("journal_mode", "wal")
+def write_ahead(connection: apsw.Connection, patience: Patience) -> None:
+    """Readers and the writer do not block each other, and a commit is one sequential write.
+
+    Of two connections that want this of a new file at the same moment SQLite refuses one at once,
+    without its busy handler. It waits as that would, twice as long at most.
+    """
+    attempts = 0
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if not patience(attempts):
+                raise
+            attempts += 1
+        else:
+            return
 
 
 def leave_checkpoints_to_others(connection: apsw.Connection) -> None:
