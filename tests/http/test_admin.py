@@ -140,6 +140,20 @@ def test_the_admin_paths_are_for_the_admin_key_alone(server: Administered) -> No
     assert server.ask("GET", "/position").json()["code"] == "admin_key"
 
 
+@pytest.mark.parametrize("path", ["//admin", "///admin", "/%2fadmin", "/admin/"])
+def test_no_way_of_writing_the_path_lets_a_tenants_key_in(server: Administered, path: str) -> None:
+    for further in ("/tenants", "/tenants/filed", "/trash", "/audit"):
+        answer = server.ask("GET", f"{path}{further}", key=FILE_KEY)
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+    for method, further in (
+        ("POST", "/tenants"),
+        ("POST", "/tenants/filed/suspend"),
+        ("DELETE", "/tenants/filed"),
+        ("DELETE", "/trash/filed-0"),
+    ):
+        assert server.ask(method, f"{path}{further}", key=FILE_KEY).status_code == 403
+
+
 def test_a_tenant_of_the_file_is_read_only_here(server: Administered) -> None:
     found = server.done("GET", "/tenants/filed")
     assert (found["source"], found["created_at"], found["state"]) == ("file", None, "active")
