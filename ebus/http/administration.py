@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ebus.config import Config, TenantConfig
 from ebus.config.api_key import digest_of, new_key
-from ebus.core.errors import EbusError, StoreBusy, TenantExists, TenantInFile, UnknownTenant
+from ebus.core.errors import StoreBusy, TenantExists, TenantInFile, UnknownTenant
 from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem
 from ebus.http.tenancy import Tenancy
@@ -122,20 +122,18 @@ class Administration:
         return made, key
 
     async def _refuse_taken(self, name: TenantName) -> None:
-        """Unless the name is free everywhere but, maybe, in the registry."""
+        """Unless the name is free; who asks for it at the same time is told by the registry."""
         for tenant in self.in_file:
             if tenant.name.lower() == name.lower():
                 raise TenantExists(f"there is a tenant {tenant.name} in the config file")
         if full := self._tenancy.refusal_of_one_more(name):
             raise TenantExists(full)
-        try:
-            await self.find(name)
-        except EbusError:
-            if not await self._tenancy.holds_nothing_of(name):
-                raise TenantExists(
-                    f"there is data of a tenant {name} from before, which is in no config: move "
-                    "it away, or serve it from the config file"
-                ) from None
+        await self._ask(lambda it: it.refuse_taken(name))
+        if not await self._tenancy.holds_nothing_of(name):
+            raise TenantExists(
+                f"there is data of a tenant {name} from before, which is in no config: move "
+                "it away, or serve it from the config file"
+            )
 
     async def set_state(self, name: str, state: State, *, by: By) -> Registered:
         self._refuse_file(name)

@@ -57,6 +57,9 @@ def test_a_name_is_taken_by_the_registry_the_file_or_data_from_before(
     server: Administered,
 ) -> None:
     server.create("taken")
+    server.append(server.create("kept"))
+    said = server.ask("POST", "/admin/tenants", json={"tenant": "Kept"}).json()["detail"]
+    assert "a tenant kept, which differs" in said  # and is not data that nobody needs
     for name in ("taken", "Taken", "filed", "FILED"):
         assert server.refused("POST", "/tenants", json={"tenant": name}) == (409, "tenant_exists")
     (server.data / "before.db").write_bytes(b"")
