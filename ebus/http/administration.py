@@ -16,7 +16,7 @@ from ebus.core.tenant import TenantName
 from ebus.http.problems import Problem
 from ebus.http.tenancy import Tenancy
 from ebus.tenants.model import AuditEntry, By, NewKey, Registered, State, Trashed
-from ebus.tenants.place import registry_path
+from ebus.tenants.place import refuse_lost, registry_path
 from ebus.tenants.registry import Registry
 
 logger = logging.getLogger("ebus.tenants")
@@ -255,7 +255,11 @@ class Administration:
     async def _ask(self, do: Callable[[Registry], T]) -> T:
         def ask() -> T:
             assert self._path is not None
+            if self._registry is not None and not self._registry.is_in_place():
+                self._registry.close()
+                self._registry = None
             if self._registry is None:
+                refuse_lost(self._path, self._tenancy.config)
                 self._registry = Registry(self._path)
             return do(self._registry)
 

@@ -6,6 +6,7 @@ returns. It knows nothing of who is served, nor of how that is asked for.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -71,6 +72,7 @@ class Registry:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._database: apsw.Connection | None = open_database(path)
+        self._file = os.stat(path)
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +91,13 @@ class Registry:
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that was opened, and not gone or another."""
+        try:
+            return os.path.samestat(os.stat(self.path), self._file)
+        except OSError:
+            return False
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:

@@ -357,3 +357,23 @@ def test_without_an_admin_key_there_is_nothing(tmp_path: Path) -> None:
             answer = httpx.get(f"{server.url}{path}", headers={"X-API-Key": FILE_KEY}, verify=False)
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert not list((tmp_path / "data").glob("tenants.*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_registry_that_is_lost_below_a_server_cuts_nobody_off(
+    tmp_path: Path, workers: int
+) -> None:
+    with administered(tmp_path, workers) as server:
+        key = server.create("kept")
+        files = list(server.data.glob("tenants.registry*"))
+        for file in files:
+            file.rename(tmp_path / file.name)
+        wait_until(lambda: "is gone: put it back" in server.server.log)
+        for path in ("/tenants", "/tenants/kept/suspend"):
+            method = "POST" if path.endswith("suspend") else "GET"
+            assert server.refused(method, path) == (503, "store_unavailable")
+        assert server.statuses(key) == {200}
+        for file in files:
+            (tmp_path / file.name).rename(file)
+        server.done("POST", "/tenants/kept/suspend")
+        assert server.statuses(key) == {403}
