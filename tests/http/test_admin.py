@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -377,3 +379,29 @@ def test_a_registry_that_is_lost_below_a_server_cuts_nobody_off(
             (tmp_path / file.name).rename(file)
         server.done("POST", "/tenants/kept/suspend")
         assert server.statuses(key) == {403}
+
+
+def test_what_another_server_acknowledges_after_a_delete_is_in_the_trash(tmp_path: Path) -> None:
+    with administered(tmp_path) as one, administered(tmp_path) as another:
+        key = one.create("shared")
+        # Not with its own key, which would open it there: then who deletes it has to wait anyway.
+        wait_until(lambda: "shared" in another.ask("GET", "/tenants", key=FILE_KEY).text)
+        assert one.append(key).status_code == 200
+        another.server.process.send_signal(signal.SIGSTOP)  # it cannot hear of it for a while
+        try:
+            one.done("POST", "/tenants/shared/suspend")
+            path = "/tenants/shared?confirm=shared"
+            with ThreadPoolExecutor(2) as threads:
+                deleting = threads.submit(one.done, "DELETE", path)
+                appending = threads.submit(another.append, key)
+                wait({deleting}, timeout=1.0)
+                another.server.process.send_signal(signal.SIGCONT)
+                last = appending.result().status_code  # it may hear of that first, after all
+                deleting.result()
+        finally:
+            another.server.process.send_signal(signal.SIGCONT)
+        [trashed] = one.done("GET", "/trash")["trash"]
+        assert not list(one.data.glob("shared*"))
+        with SqliteEngine(one.data / "tenants.trash" / trashed["id"]) as engine:
+            stored = engine.open("shared").head()
+        assert stored == 1 + (last == 200)
