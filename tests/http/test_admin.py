@@ -118,6 +118,7 @@ def test_a_suspended_tenant_is_let_in_nowhere_until_it_is_resumed(server: Admini
     assert server.statuses(key) == {403}
     assert server.append(key).json()["code"] == "tenant_suspended"
     assert "paused" not in server.ask("GET", "/tenants", key=FILE_KEY).json()["tenants"]
+    wait_until(lambda: not server.done("GET", "/tenants/paused")["figures"]["is_open"])
     assert server.done("POST", "/tenants/paused/resume")["state"] == "active"
     assert server.statuses(key) == {200}
     assert server.append(key).json()["position"] == 2
