@@ -124,6 +124,13 @@ def test_a_suspended_tenant_is_let_in_nowhere_until_it_is_resumed(server: Admini
     assert server.append(key).json()["position"] == 2
 
 
+@pytest.mark.parametrize("path", ["keys", "rotate-key"])
+def test_no_cache_keeps_a_key(server: Administered, path: str) -> None:
+    server.create(f"cached-{path}")
+    answer = server.ask("POST", f"/admin/tenants/cached-{path}/{path}", json={})
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+
+
 def test_a_tail_ends_when_its_tenant_is_suspended(server: Administered) -> None:
     key = server.create("tailed")
     server.append(key)

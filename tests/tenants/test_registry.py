@@ -34,6 +34,7 @@ from ebus.core.errors import (
 from ebus.core.tenant import TenantName
 from ebus.tenants.model import By, NewKey, Registered
 from ebus.tenants.registry import MAX_KEYS, Registry
+from ebus.tenants.schema import open_database
 
 ME = By("admin", "http")
 ACME = TenantName("acme")
@@ -392,3 +393,10 @@ def test_the_longest_name_has_an_id_in_the_trash_that_is_a_directorys_name(
     trashed = registry.delete(longest, confirmed=longest, by=ME)
     assert check_trash_id(trashed.id).startswith("zzz")
     assert trashed.tenant == longest
+
+
+def test_a_change_survives_a_power_cut(path: Path) -> None:
+    connection = open_database(path)
+    assert connection.pragma("synchronous") == 2  # FULL
+    assert connection.pragma("journal_mode") == "wal"
+    connection.close()
