@@ -55,9 +55,9 @@ class DirectTenants:
         for other in self._config.tenants:
             if other.name.lower() == tenant.lower():
                 raise TenantExists(f"there is a tenant {other.name} in the config file")
-        is_new = tenant not in {it.name for it in self._registry.read().tenants}
+        self._registry.refuse_taken(tenant)
         engine = self._engine
-        if is_new and isinstance(engine, SupportsAbsent) and not engine.absent([tenant]):
+        if isinstance(engine, SupportsAbsent) and not engine.absent([tenant]):
             raise TenantExists(
                 f"there is data of a tenant {tenant} from before, which is in no config: move it "
                 "away, or serve it from the config file"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -18,13 +20,14 @@ from ebus.cli.tenant_direct import DirectTenants
 from ebus.cli.tenant_remote import RemoteTenants
 from ebus.config import load_config
 from ebus.core.errors import EbusError
-from ebus.tenants.claim import Claim, address_of_holder
+from ebus.tenants.claim import Claim, addresses_of_holders
 from ebus.tenants.place import registry_path
 
 ADMIN_KEY = "EBUS_ADMIN_KEY"
 
 CLAIM_TIMEOUT_S = 10.0
 LOOK_AGAIN_S = 0.05
+LISTENS_TIMEOUT_S = 2.0
 
 Tenants = DirectTenants | RemoteTenants
 
@@ -106,12 +109,23 @@ def _found(config_file: str | None, admin_key_file: str | None) -> tuple[Claim |
         claim = Claim.take(path.parent)
         if claim is not None:
             return claim, DirectTenants(config, path)
-        address = address_of_holder(path.parent)
-        if address:
+        addresses = addresses_of_holders(path.parent)
+        if addresses:
+            address = next(filter(_listens, addresses), addresses[0])
             return None, RemoteTenants(address, _admin_key(admin_key_file, address))
         if time.monotonic() > until_s:  # a command, or a server that has just begun to start
             fail(f"{path} is in use, and whoever has it does not say where to ask; try again")
         time.sleep(LOOK_AGAIN_S)
+
+
+def _listens(url: str) -> bool:
+    """Whether anybody does there: of servers by the same data one may have ended."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=LISTENS_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _admin_key(file: str | None, url: str) -> str:

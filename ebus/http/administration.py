@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 from ebus.config import Config, TenantConfig
 from ebus.config.api_key import digest_of, new_key
-from ebus.core.errors import EbusError, StoreBusy, TenantExists, TenantInFile, UnknownTenant
+from ebus.core.errors import StoreBusy, TenantExists, TenantInFile, UnknownTenant
 from ebus.core.tenant import TenantName
+from ebus.http.config_watch import LOOK_EVERY_S
 from ebus.http.problems import Problem
 from ebus.http.tenancy import Tenancy
+from ebus.tenants.claim import addresses_of_holders
 from ebus.tenants.model import AuditEntry, By, NewKey, Registered, State, Trashed
-from ebus.tenants.place import registry_path
+from ebus.tenants.place import refuse_lost, registry_path
 from ebus.tenants.registry import Registry
 
 logger = logging.getLogger("ebus.tenants")
@@ -28,6 +30,9 @@ FOLLOW_TIMEOUT_S = 30.0
 
 MOVE_TIMEOUT_S = 10.0
 """How long who deletes a tenant waits until nobody uses it any more."""
+
+OTHERS_FOLLOW_S = 2.5 * LOOK_EVERY_S
+"""After so long other servers by the same data have let go of who was deleted."""
 
 FIRST_LOOK_S, LOOK_AGAIN_S = 0.001, 0.005
 
@@ -122,20 +127,18 @@ class Administration:
         return made, key
 
     async def _refuse_taken(self, name: TenantName) -> None:
-        """Unless the name is free everywhere but, maybe, in the registry."""
+        """Unless the name is free; who asks for it at the same time is told by the registry."""
         for tenant in self.in_file:
             if tenant.name.lower() == name.lower():
                 raise TenantExists(f"there is a tenant {tenant.name} in the config file")
         if full := self._tenancy.refusal_of_one_more(name):
             raise TenantExists(full)
-        try:
-            await self.find(name)
-        except EbusError:
-            if not await self._tenancy.holds_nothing_of(name):
-                raise TenantExists(
-                    f"there is data of a tenant {name} from before, which is in no config: move "
-                    "it away, or serve it from the config file"
-                ) from None
+        await self._ask(lambda it: it.refuse_taken(name))
+        if not await self._tenancy.holds_nothing_of(name):
+            raise TenantExists(
+                f"there is data of a tenant {name} from before, which is in no config: move "
+                "it away, or serve it from the config file"
+            )
 
     async def set_state(self, name: str, state: State, *, by: By) -> Registered:
         self._refuse_file(name)
@@ -205,6 +208,8 @@ class Administration:
             logger.error("tenants: what was deleted is moved at the next start: %s", error)
 
     async def _move(self, trashed: Trashed) -> None:
+        if await self._in_thread(self._has_others):
+            await asyncio.sleep(OTHERS_FOLLOW_S)  # or what they acknowledge would be left behind
         pause_s = FIRST_TRY_S
         while True:
             try:
@@ -215,6 +220,11 @@ class Administration:
             else:
                 break
         await self._ask(lambda it: it.note_moved(trashed.id, size_bytes))
+
+    def _has_others(self) -> bool:
+        """Whether there are other servers by the same data, or were since this one started."""
+        assert self._path is not None
+        return len(addresses_of_holders(self._path.parent)) > 1
 
     async def purge(self, trash: str, *, confirmed: str | None, by: By) -> None:
         """Delete for good what is in the trash."""
@@ -257,7 +267,11 @@ class Administration:
     async def _ask(self, do: Callable[[Registry], T]) -> T:
         def ask() -> T:
             assert self._path is not None
+            if self._registry is not None and not self._registry.is_in_place():
+                self._registry.close()
+                self._registry = None
             if self._registry is None:
+                refuse_lost(self._path, self._tenancy.config)
                 self._registry = Registry(self._path)
             return do(self._registry)
 

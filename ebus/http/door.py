@@ -25,7 +25,7 @@ from ebus.http.figures import TenantFigures
 from ebus.http.leaving import Leaving
 from ebus.http.live import Tail
 from ebus.http.operations import operation_number
-from ebus.http.problems import Problem, nothing_there, problem_of
+from ebus.http.problems import Problem, not_for_tenants, nothing_there, problem_of
 from ebus.http.request_id import About, about, request_now
 from ebus.http.tenancy import Tenancy
 from ebus.http.tenant import Tenant
@@ -145,12 +145,7 @@ class Door:
         admin = self._tenancy.admin_of(headers)
         if admin is None:
             self._tenancy.recognise(digest_of_key(headers), headers, scope["client"])
-            raise Problem(
-                403,
-                "insufficient_scope",
-                "This is for the server's admin key; a tenant's key does not open it",
-                {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
-            )
+            raise not_for_tenants()
         if len(scope["path"]) > MAX_PATH_CHARS:
             raise nothing_there()
         state = scope["state"]

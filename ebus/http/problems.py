@@ -221,6 +221,16 @@ def nothing_there() -> Problem:
     return Problem(404, _ROUTING_CODES[404], _ROUTING_DETAILS[404])
 
 
+def not_for_tenants() -> Problem:
+    """The problem of a tenant's key where only the admin key is let in."""
+    return Problem(
+        403,
+        "insufficient_scope",
+        "This is for the server's admin key; a tenant's key does not open it",
+        {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+    )
+
+
 def _problem_of_routing(error: HTTPException) -> Problem:
     status = error.status_code
     code = _ROUTING_CODES.get(status, "bad_request")

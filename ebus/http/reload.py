@@ -21,7 +21,7 @@ from ebus.http.reload_state import ReloadState
 from ebus.http.slots import Slots
 from ebus.tenants.merging import following, with_registered
 from ebus.tenants.model import EMPTY
-from ebus.tenants.place import read_registry
+from ebus.tenants.place import has_registry, read_registry
 
 logger = logging.getLogger("ebus.http")
 
@@ -164,8 +164,10 @@ def propose(running: Config, environment: Mapping[str, str], *, unless: bytes | 
     if read is None:
         warnings = tuple(it for it in file.warnings if it not in running.warnings)
         return Proposal(running, file.digest, Changes(), warnings, is_new=False)
-    # Of the place where the registry is now, which is another one from the next start on.
-    read = with_registered(read, read_registry(running) or EMPTY)
+    # Of the place where the registry is now, which is another one from the next start on. Who had
+    # none at the start has no claim on one that has come since.
+    registered = read_registry(running) if has_registry(running) else None
+    read = with_registered(read, registered or EMPTY)
     config, waiting = servable(running, read)
     later = tuple(f"{name} has changed, and takes effect at the next start" for name in waiting)
     changes = changes_between(running, config)

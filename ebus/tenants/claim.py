@@ -17,7 +17,7 @@ from ebus.core.backup_directory import disk_errors
 
 LOCK = "tenants.lock"
 
-MAX_ADDRESS_BYTES = 1_024
+MAX_ADDRESSES_BYTES = 65_536
 
 COMMAND_TIMEOUT_S = 10.0
 """How long a server waits for a command, which does not take long."""
@@ -55,7 +55,7 @@ class Claim:
     def _take(cls, directory: Path, how: int) -> Self | None:
         with disk_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -71,17 +71,24 @@ class Claim:
         self.is_sole = False
 
     def say(self, address: str) -> None:
-        """Where changes can be asked for. The last one who says it counts."""
+        """Where changes can be asked for. Others who have it too may have said so before."""
         with disk_errors(Path(LOCK)):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, address.encode(), 0)
+            if address not in _lines(os.pread(self._descriptor, MAX_ADDRESSES_BYTES, 0)):
+                os.write(self._descriptor, f"{address}\n".encode())
 
     def release(self) -> None:
         os.close(self._descriptor)
 
 
-def address_of_holder(directory: Path) -> str:
-    """Where who has the lock can be asked; empty when he has not said so."""
+def addresses_of_holders(directory: Path) -> list[str]:
+    """Where those who have the lock can be asked, or could: one that has ended may be among them.
+
+    Empty when nobody has said so yet. The last who did comes first.
+    """
     with disk_errors(directory):
         with open(directory / LOCK, "rb") as file:
-            return file.read(MAX_ADDRESS_BYTES).decode(errors="replace")
+            return _lines(file.read(MAX_ADDRESSES_BYTES))[::-1]
+
+
+def _lines(said: bytes) -> list[str]:
+    return said.decode(errors="replace").split()

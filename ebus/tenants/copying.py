@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from ebus.backends.sqlite.connection import driver_errors
 from ebus.core.backup import Copy, Snapshot
@@ -28,13 +30,12 @@ def copy_registry(path: Path, file: Path, known: Copy | None) -> Snapshot | None
     if not path.exists():
         return None
     with Registry(path) as registry:
-        said = registry.read()
-        now = Snapshot(position=said.revision, events=len(said.tenants), checkpoints={})
-        if known is not None and known.snapshot == now:
-            return now
+        mark = _mark_of(registry)  # before the copy is made, which is of this state or a later one
+        if known is not None and known.snapshot.mark == mark:
+            return known.snapshot
         with disk_errors(file):
             os.close(os.open(file, NEW_FILE, 0o600))
-        now = registry.copy_into(file)
+        now = msgspec.structs.replace(registry.copy_into(file), mark=mark)
     with disk_errors(file):
         descriptor = os.open(file, os.O_RDWR)
         try:
@@ -42,6 +43,12 @@ def copy_registry(path: Path, file: Path, known: Copy | None) -> Snapshot | None
         finally:
             os.close(descriptor)
     return now
+
+
+def _mark_of(registry: Registry) -> str:
+    """The same while the registry says the same. Revisions are not: a restore sets them back."""
+    said = (registry.read(), registry.trash(), registry.audit(limit=1))
+    return hashlib.sha256(msgspec.json.encode(said, enc_hook=str)).hexdigest()
 
 
 def put_back(copy: Path, path: Path) -> None:

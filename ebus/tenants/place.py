@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ebus.config import Config, Signature, signature
 from ebus.core.engine import SupportsTrash, open_engine
+from ebus.core.errors import StoreUnavailable
 from ebus.tenants.model import EMPTY, Snapshot
 from ebus.tenants.registry import Registry
 
@@ -27,6 +28,12 @@ def registry_path(config: Config) -> Path | None:
 def has_registry(config: Config) -> bool:
     """Whether tenants can be made at run time, or were."""
     return bool(config.admins or config.registry_revision)
+
+
+def refuse_lost(path: Path, config: Config) -> None:
+    """Raise `StoreUnavailable` where a registry was, whose tenants go on being served."""
+    if config.registry_revision and not path.exists():
+        raise StoreUnavailable(f"{path} was there, and is gone: put it back")
 
 
 class RegistryWatch:
@@ -64,9 +71,12 @@ class RegistryWatch:
 def read_registry(config: Config, *, unless: int = -1) -> Snapshot | None:
     """What it says; nothing where there is none, and none is made then.
 
-    None where it is of the revision that is not wanted.
+    None where it is of the revision that is not wanted. Raises `StoreUnavailable` where tenants of
+    a registry are served that is there no more.
     """
     path = registry_path(config)
+    if path is not None:
+        refuse_lost(path, config)
     if path is None or not path.exists():
         return None if unless == EMPTY.revision else EMPTY
     with Registry(path) as registry:

@@ -6,6 +6,7 @@ returns. It knows nothing of who is served, nor of how that is asked for.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -56,6 +57,9 @@ MAX_KEYS = 100
 MAX_NAME_CHARS = 255
 """Of a tenant that is stored already, whatever the bound is now."""
 
+TRASH_NAME_CHARS = 200
+"""So many of a tenant's name are a part of the id of its trash, which is a directory's name."""
+
 _TENANT = "SELECT tenant, name, state, created_at_ms, durability, limits FROM tenants"
 _KEYS = "SELECT tenant, name, digest, scope, expires_at_ms FROM keys"
 
@@ -68,6 +72,7 @@ class Registry:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._database: apsw.Connection | None = open_database(path)
+        self._file = os.stat(path)
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +91,13 @@ class Registry:
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that was opened, and not gone or another."""
+        try:
+            return os.path.samestat(os.stat(self.path), self._file)
+        except OSError:
+            return False
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -183,6 +195,11 @@ class Registry:
                 what["limits"] = checked
             self._note(database, by, "create", name, what)
             return _find(database, name)[1]
+
+    def refuse_taken(self, name: TenantName) -> None:
+        """Raise `TenantExists` unless the registry has room for this name."""
+        with self._reading() as database:
+            self._refuse_taken(database, name)
 
     def _refuse_taken(self, database: apsw.Connection, name: TenantName) -> None:
         folded = name.lower()
@@ -302,7 +319,7 @@ class Registry:
             if before.state != "suspended":
                 raise NotSuspended(f"tenant {name} is active; suspend it first")
             _confirm(name, confirmed)
-            trash_id = f"{name}-{secrets.token_hex(6)}"
+            trash_id = f"{name[:TRASH_NAME_CHARS]}-{secrets.token_hex(6)}"
             database.execute("DELETE FROM tenants WHERE tenant = ?", (number,))
             database.execute(
                 "INSERT INTO trash VALUES (?, ?, ?, 0, 0)", (trash_id, name, self._now_ms())
@@ -369,6 +386,9 @@ class Registry:
             raise InvalidInput(f"a scope is {', '.join(get_args(Scope))}, not {key.scope[:40]!r}")
         taken = {it.name for it in _keys_of(database, number)}
         if len(taken) >= MAX_KEYS:
+            self._forget_ended_keys(database, number)
+            taken = {it.name for it in _keys_of(database, number)}
+        if len(taken) >= MAX_KEYS:
             raise Conflict(f"a tenant has at most {MAX_KEYS} keys; revoke one")
         made: int = database.execute(
             "UPDATE tenants SET keys_made = keys_made + 1 WHERE tenant = ? RETURNING keys_made",
@@ -383,6 +403,11 @@ class Registry:
         row = (key.digest, number, name, key.scope, expires_at_ms, made)
         database.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
         return name
+
+    def _forget_ended_keys(self, database: apsw.Connection, number: int) -> None:
+        """Make room, or who rotates keys on a timer could do so 100 times only."""
+        query = "DELETE FROM keys WHERE tenant = ? AND expires_at_ms <= ?"
+        database.execute(query, (number, self._now_ms()))
 
     def _note(
         self,

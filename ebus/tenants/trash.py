@@ -6,7 +6,7 @@ import logging
 
 from ebus.config import Config
 from ebus.core.engine import SupportsTrash, open_engine
-from ebus.core.errors import StoreBusy
+from ebus.core.errors import EbusError
 from ebus.tenants.registry import Registry
 
 logger = logging.getLogger("ebus.tenants")
@@ -22,7 +22,7 @@ def finish_deletions(config: Config, registry: Registry) -> None:
         for trashed in unfinished:
             try:
                 size_bytes = engine.discard(trashed.tenant, trashed.id)
-            except StoreBusy as error:
+            except EbusError as error:  # which is no reason to serve nobody
                 logger.warning("a deleted tenant is not in the trash yet: %s", error)
             else:
                 registry.note_moved(trashed.id, size_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,26 @@ def test_what_has_not_changed_is_not_copied_again(place: Path, ebus: Ebus, backu
     manifest = json.loads((backup / "manifest.json").read_text())
     assert manifest["registry"]["events"] == 2
     assert set(manifest["tenants"]) == {"acme", "alice"}
+
+
+def test_of_the_same_revision_is_not_of_the_same_content(
+    place: Path, ebus: Ebus, backup: Path
+) -> None:
+    def rotate(name: str) -> None:
+        with Registry(place / "data" / "tenants.registry") as registry:
+            digest = name.encode().ljust(32)
+            registry.rotate_key("acme", digest, by=ME, overlap_s=0)
+
+    shutil.copytree(backup, place / "older")
+    rotate("lost with the restore")
+    assert ebus("backup", "--to", "backup").exit_code == 0
+    assert ebus("restore", "--from", "older", "--overwrite").exit_code == 0
+    rotate("after the restore")
+    assert ebus("backup", "--to", "backup").exit_code == 0
+    assert ebus("restore", "--from", "backup", config="other.yaml").exit_code == 0
+    with Registry(place / "other" / "tenants.registry") as registry:
+        [key] = registry.find("acme").keys
+    assert key.digest.startswith(b"after the restore")
 
 
 def test_of_some_tenants_the_registry_is_no_part(place: Path, ebus: Ebus, backup: Path) -> None:

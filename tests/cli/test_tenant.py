@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,8 +18,10 @@ from ebus import NewEvent
 from ebus.backends.sqlite import SqliteEngine
 from ebus.cli import main, tenant_place
 from ebus.tenants.claim import Claim
-from tests.http.admins import ADMIN_KEY, FILE_KEY, Administered, administered, config_of
+from tests.http.admins import ADMIN_KEY, FILE_KEY, FILED, Administered, administered, config_of
 from tests.http.conftest import write_config
+from tests.http.test_settings import wait_until
+from tests.live_server import serving
 
 Tenant = Callable[..., Result]
 
@@ -217,6 +221,28 @@ def test_of_commands_at_once_each_has_its_turn(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(made) == ["t-0", "t-1", "t-2", "t-3"]
+
+
+def test_of_servers_by_the_same_data_one_is_asked_that_still_runs(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    with administered(tmp_path, data_dir=data):
+        with administered(tmp_path, data_dir=data):
+            assert Commands(tmp_path, None).run("list").exit_code == 0
+        assert Commands(tmp_path, None).run("list").exit_code == 0
+
+
+def test_a_server_without_a_claim_takes_nobody_from_a_registry_that_came_later(
+    tmp_path: Path,
+) -> None:
+    config = {"data_dir": str(tmp_path / "data"), "watch_config": False, "tenants": [FILED]}
+    write_config(tmp_path / "tenants.yaml", config)
+    with serving(["--config", "tenants.yaml"], cwd=tmp_path) as server:
+        key = Commands(tmp_path, None).said("create", "later")["key"]
+        write_config(tmp_path / "tenants.yaml", config | {"tenants_visible": "own"})
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "config reloaded" in server.log)
+        headers = {"X-API-Key": key}
+        assert httpx.get(f"{server.url}/position", headers=headers).status_code == 401
 
 
 def test_who_does_not_say_where_to_ask_is_waited_for_and_then_told_of(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -57,6 +59,9 @@ def test_a_name_is_taken_by_the_registry_the_file_or_data_from_before(
     server: Administered,
 ) -> None:
     server.create("taken")
+    server.append(server.create("kept"))
+    said = server.ask("POST", "/admin/tenants", json={"tenant": "Kept"}).json()["detail"]
+    assert "a tenant kept, which differs" in said  # and is not data that nobody needs
     for name in ("taken", "Taken", "filed", "FILED"):
         assert server.refused("POST", "/tenants", json={"tenant": name}) == (409, "tenant_exists")
     (server.data / "before.db").write_bytes(b"")
@@ -113,9 +118,17 @@ def test_a_suspended_tenant_is_let_in_nowhere_until_it_is_resumed(server: Admini
     assert server.statuses(key) == {403}
     assert server.append(key).json()["code"] == "tenant_suspended"
     assert "paused" not in server.ask("GET", "/tenants", key=FILE_KEY).json()["tenants"]
+    wait_until(lambda: not server.done("GET", "/tenants/paused")["figures"]["is_open"])
     assert server.done("POST", "/tenants/paused/resume")["state"] == "active"
     assert server.statuses(key) == {200}
     assert server.append(key).json()["position"] == 2
+
+
+@pytest.mark.parametrize("path", ["keys", "rotate-key"])
+def test_no_cache_keeps_a_key(server: Administered, path: str) -> None:
+    server.create(f"cached-{path}")
+    answer = server.ask("POST", f"/admin/tenants/cached-{path}/{path}", json={})
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
 
 
 def test_a_tail_ends_when_its_tenant_is_suspended(server: Administered) -> None:
@@ -138,6 +151,20 @@ def test_the_admin_paths_are_for_the_admin_key_alone(server: Administered) -> No
     assert server.refused("GET", "/nothing") == (404, "not_found")
     assert server.refused("PUT", "/tenants") == (405, "method_not_allowed")
     assert server.ask("GET", "/position").json()["code"] == "admin_key"
+
+
+@pytest.mark.parametrize("path", ["//admin", "///admin", "/%2fadmin", "/admin/"])
+def test_no_way_of_writing_the_path_lets_a_tenants_key_in(server: Administered, path: str) -> None:
+    for further in ("/tenants", "/tenants/filed", "/trash", "/audit"):
+        answer = server.ask("GET", f"{path}{further}", key=FILE_KEY)
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+    for method, further in (
+        ("POST", "/tenants"),
+        ("POST", "/tenants/filed/suspend"),
+        ("DELETE", "/tenants/filed"),
+        ("DELETE", "/trash/filed-0"),
+    ):
+        assert server.ask(method, f"{path}{further}", key=FILE_KEY).status_code == 403
 
 
 def test_a_tenant_of_the_file_is_read_only_here(server: Administered) -> None:
@@ -340,3 +367,49 @@ def test_without_an_admin_key_there_is_nothing(tmp_path: Path) -> None:
             answer = httpx.get(f"{server.url}{path}", headers={"X-API-Key": FILE_KEY}, verify=False)
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert not list((tmp_path / "data").glob("tenants.*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_registry_that_is_lost_below_a_server_cuts_nobody_off(
+    tmp_path: Path, workers: int
+) -> None:
+    with administered(tmp_path, workers) as server:
+        key = server.create("kept")
+        files = list(server.data.glob("tenants.registry*"))
+        for file in files:
+            file.rename(tmp_path / file.name)
+        wait_until(lambda: "is gone: put it back" in server.server.log)
+        for path in ("/tenants", "/tenants/kept/suspend"):
+            method = "POST" if path.endswith("suspend") else "GET"
+            assert server.refused(method, path) == (503, "store_unavailable")
+        assert server.statuses(key) == {200}
+        for file in files:
+            (tmp_path / file.name).rename(file)
+        server.done("POST", "/tenants/kept/suspend")
+        assert server.statuses(key) == {403}
+
+
+def test_what_another_server_acknowledges_after_a_delete_is_in_the_trash(tmp_path: Path) -> None:
+    with administered(tmp_path) as one, administered(tmp_path) as another:
+        key = one.create("shared")
+        # Not with its own key, which would open it there: then who deletes it has to wait anyway.
+        wait_until(lambda: "shared" in another.ask("GET", "/tenants", key=FILE_KEY).text)
+        assert one.append(key).status_code == 200
+        another.server.process.send_signal(signal.SIGSTOP)  # it cannot hear of it for a while
+        try:
+            one.done("POST", "/tenants/shared/suspend")
+            path = "/tenants/shared?confirm=shared"
+            with ThreadPoolExecutor(2) as threads:
+                deleting = threads.submit(one.done, "DELETE", path)
+                appending = threads.submit(another.append, key)
+                wait({deleting}, timeout=1.0)
+                another.server.process.send_signal(signal.SIGCONT)
+                last = appending.result().status_code  # it may hear of that first, after all
+                deleting.result()
+        finally:
+            another.server.process.send_signal(signal.SIGCONT)
+        [trashed] = one.done("GET", "/trash")["trash"]
+        assert not list(one.data.glob("shared*"))
+        with SqliteEngine(one.data / "tenants.trash" / trashed["id"]) as engine:
+            stored = engine.open("shared").head()
+        assert stored == 1 + (last == 200)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ebus.backends.sqlite.trash import check_trash_id
 from ebus.config.api_key import new_key
 from ebus.core.errors import (
     Conflict,
@@ -33,6 +34,7 @@ from ebus.core.errors import (
 from ebus.core.tenant import TenantName
 from ebus.tenants.model import By, NewKey, Registered
 from ebus.tenants.registry import MAX_KEYS, Registry
+from ebus.tenants.schema import open_database
 
 ME = By("admin", "http")
 ACME = TenantName("acme")
@@ -370,3 +372,31 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
+
+
+def test_keys_that_have_ended_make_room_for_new_ones(path: Path) -> None:
+    now_s = 1_000.0
+    with Registry(path, now_s=lambda: now_s) as registry:
+        registry.create(ACME, some_key(), by=ME)
+        for _ in range(MAX_KEYS + 5):
+            found, _ = registry.rotate_key("acme", some_key().digest, by=ME, overlap_s=10)
+            assert len(found.keys) <= MAX_KEYS
+            now_s += 60
+
+
+def test_the_longest_name_has_an_id_in_the_trash_that_is_a_directorys_name(
+    registry: Registry,
+) -> None:
+    longest = "z" * 255
+    registry.create(TenantName(longest, max_chars=255), some_key(), by=ME)
+    registry.set_state(longest, "suspended", by=ME)
+    trashed = registry.delete(longest, confirmed=longest, by=ME)
+    assert check_trash_id(trashed.id).startswith("zzz")
+    assert trashed.tenant == longest
+
+
+def test_a_change_survives_a_power_cut(path: Path) -> None:
+    connection = open_database(path)
+    assert connection.pragma("synchronous") == 2  # FULL
+    assert connection.pragma("journal_mode") == "wal"
+    connection.close()

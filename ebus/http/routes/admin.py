@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from litestar import Request, delete, get, patch, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import Request, Router, delete, get, patch, post
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
@@ -16,6 +17,7 @@ from ebus.core.engine import Durability
 from ebus.core.tenant import TenantName
 from ebus.http.administration import Administration
 from ebus.http.answers import Answer
+from ebus.http.problems import not_for_tenants
 from ebus.http.routes.admin_shapes import (
     ALL_OF_THEM,
     AuditOut,
@@ -30,7 +32,7 @@ from ebus.http.routes.admin_shapes import (
     trashed_out,
 )
 from ebus.http.tenancy import Tenancy
-from ebus.http.tenant import admin_of
+from ebus.http.tenant import admin_of, is_admin
 from ebus.http.tenant_figures import figures_of
 from ebus.http.wire import Query, decode_body, read_body
 from ebus.tenants.model import By, parse_end, parse_overlap
@@ -82,17 +84,24 @@ class RotateIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overlap: str = DEFAULT_OVERLAP
 
 
-def admin_routes(config: Config, tenancy: Tenancy) -> list[HTTPRouteHandler]:
+def admin_routes(config: Config, tenancy: Tenancy) -> list[Router]:
     """None without an admin key, and none for a single tenant."""
     if not config.admins or config.single_tenant:
         return []
     administration = tenancy.administration = Administration(config, tenancy)
-    return [
+    handlers = [
         *_looks(tenancy, administration),
         *_changes(config, administration),
         *_key_changes(config, administration),
         *_trash(administration),
     ]
+    return [Router("/", route_handlers=handlers, guards=[_for_admins_only])]
+
+
+def _for_admins_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Whatever way led here: the router takes `//admin` for `/admin`, and the door does not."""
+    if not is_admin(connection.scope):
+        raise not_for_tenants()
 
 
 def _looks(tenancy: Tenancy, administration: Administration) -> list[HTTPRouteHandler]:
