@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.cli.tenant_direct import DirectTenants
 from ebus.cli.tenant_remote import RemoteTenants
 from ebus.config import load_config
