@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebus.http.problems import Problem
+from ebus.http.protocol import EbusProtocol
 from tests.http.conftest import write_config
 from tests.http.test_settings import KEYS, server_with
 from tests.live_server import LiveServer, serving
@@ -392,6 +394,18 @@ def test_each_request_of_a_connection_has_a_key_of_its_own(
     assert statuses[:-1] == [200, 200, 200, 401, 401, 401, 401, 200, 200, 200]
     positions = [int(number) for number in re.findall(rb'"position":(\d+)', said)]
     assert positions == [1, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [{b"x-api-key": b"\x0b"}, {b"x-api-key": b""}, {}])
+def test_what_is_no_key_never_has_the_digest_of_the_last_one(bad: dict[bytes, bytes]) -> None:
+    connection = EbusProtocol.__new__(EbusProtocol)
+    connection._key = connection._key_digest = b""
+    digest = connection.key_digest({b"x-api-key": b"good"})
+    for _ in range(2):  # it is not remembered either
+        with pytest.raises(Problem):
+            connection.key_digest(bad)
+    assert connection.key_digest({b"x-api-key": b"good"}) == digest
+    assert connection.key_digest({b"authorization": b"Bearer other"}) != digest
 
 
 # Time limits between and within requests
