@@ -396,6 +396,24 @@ def test_each_request_of_a_connection_has_a_key_of_its_own(
     assert positions == [1, 0, 1, 0, 1, 1]
 
 
+def test_a_key_that_comes_twice_is_none(server: LiveServer, keys: list[bytes]) -> None:
+    first, second, _ = keys
+    said = talk(
+        server,
+        [
+            get(b"/position", first),
+            get(b"/position", first, b"X-API-Key: %b" % first),
+            get(b"/position", first, b"x-api-key: %b" % second),
+            get(b"/position", b"wrong", b"X-API-Key: %b" % first),
+            get(b"/position", b"wrong", b"Authorization: Bearer %b" % first),
+            request(b"GET /position HTTP/1.1", None, *[b"Authorization: Bearer %b" % first] * 2),
+            get(b"/position", first, b"Authorization: Bearer wrong"),
+        ],
+    )
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)]
+    assert statuses[:-1] == [200, 401, 401, 401, 401, 401, 200]
+
+
 @pytest.mark.parametrize("bad", [{b"x-api-key": b"\x0b"}, {b"x-api-key": b""}, {}])
 def test_what_is_no_key_never_has_the_digest_of_the_last_one(bad: dict[bytes, bytes]) -> None:
     connection = EbusProtocol.__new__(EbusProtocol)
