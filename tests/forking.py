@@ -182,7 +182,7 @@ def _become(request: bytes, log: int) -> list[str]:
 if __name__ == "__main__":
     import ebus.backends.memory
     import ebus.backends.sqlite
-    import ebus.cli
+    import ebus.cli.serve
 
     gc.freeze()  # so that no collection writes to memory that all of them share
     sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))

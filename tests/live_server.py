@@ -19,6 +19,9 @@ from tests.forking import Forker
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 
+_OF_THE_PROCESS = re.compile(r"PYTHON|LC_|LANG|LD_|MALLOC_|TZ$")
+"""What a forked process would not hear of: Python, the C library and the linker have looked."""
+
 _LISTENING = re.compile(r"Server listening on [^ ]*:(\d+)\b")
 
 
@@ -106,10 +109,12 @@ def start(
 
     `within` is a command that becomes the one that follows it, as `nsenter` does.
     Nothing of this process's environment reaches it that would set it up.
-    `from_nothing`, it is a Python of its own, for tests of what is before the command's own work.
+    `from_nothing`, it is a Python of its own, for tests of what is before the command's own work;
+    and so it is where the environment has what is looked at only when a process begins.
     """
     own = {**_inherited(), **(environment or {})}
-    if not (within or from_nothing) and sys.platform == "linux":
+    is_usual = not any(map(_OF_THE_PROCESS.match, environment or {}))
+    if is_usual and not (within or from_nothing) and sys.platform == "linux":
         return LiveServer(_forker().start(arguments, cwd=cwd, environment=own))
     process = subprocess.Popen(
         [*within, sys.executable, "-m", "ebus", *arguments],

@@ -43,10 +43,16 @@ def test_every_variable_is_documented(variable: str) -> None:
 
 def commands() -> dict[str, click.Command]:
     """Every command by its name, such as `serve` and `tenant create`."""
-    found = dict(main.commands)
-    for name, group in main.commands.items():
+    found = {name: command(name) for name in main.list_commands(click.Context(main))}
+    for name, group in list(found.items()):
         if isinstance(group, click.Group):
             found |= {f"{name} {own}": command for own, command in group.commands.items()}
+    return found
+
+
+def command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
     return found
 
 
@@ -179,7 +185,7 @@ def test_the_page_on_moving_says_which_command_has_which_option(name: str) -> No
         for option in re.findall(r"`(--[\w-]+)", row[1])
         if row[column].strip() == "x"
     }
-    options = [it for it in main.commands[name].params if isinstance(it, click.Option)]
+    options = [it for it in command(name).params if isinstance(it, click.Option)]
     assert documented == {option.opts[0] for option in options}
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from ebus.cli import main
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ebus"
@@ -99,6 +102,33 @@ def test_the_library_loads_neither_a_server_nor_a_driver(package: str) -> None:
     assert not loaded & {"litestar", "uvicorn", "apsw", "yaml", "click", "hypothesis", "pytest"}
     assert "httpx" not in loaded
     assert "pydantic" not in loaded
+
+
+def test_only_what_serves_or_changes_tenants_loads_a_server() -> None:
+    slow = {"serve", "tenant"}
+    names = [name for name in main.list_commands(click.Context(main)) if name not in slow]
+    assert "keygen" in names
+    program = f"""if True:
+        import sys
+        from ebus.cli import main
+        for name in {names}:
+            assert main.get_command(None, name) is not None
+        print(*sys.modules)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert not loaded & {"litestar", "uvicorn", "uvloop", "httptools"}
+
+
+def test_every_module_of_a_command_is_found() -> None:
+    modules = {
+        module.stem.rstrip("_")
+        for module in (PACKAGE / "cli").glob("[!_]*.py")
+        if re.search(r"^@click\.(command|group)\(", module.read_text(), re.MULTILINE)
+    }
+    assert modules == set(main.list_commands(click.Context(main)))
 
 
 def test_no_module_is_named_for_nothing() -> None:

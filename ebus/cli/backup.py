@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ebus.cli.copies import Place, Report, asked_for, configured, options_of_all, plural, size
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.core.backup_directory import BackupDirectory, Outcome
 from ebus.core.errors import EbusError
 from ebus.core.tenant import TenantName

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.config import Config, load_config
 from ebus.core.engine import Findings, look_at, open_engine
 from ebus.core.errors import EbusError

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.config import ConfigError, load_config
 from ebus.core.backup import SupportsBackup
 from ebus.core.backup_directory import MAX_NAME_CHARS

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ebus.cli import places
+from ebus.cli.failing import fail
 from ebus.cli.places import (
     SOURCE_KEY,
     TARGET_KEY,
@@ -15,7 +16,6 @@ from ebus.cli.places import (
     progress_bar,
     report,
 )
-from ebus.cli.serve import fail
 from ebus.core.engine import Engine
 from ebus.core.errors import EbusError
 from ebus.core.tenant import TenantName

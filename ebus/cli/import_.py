@@ -10,8 +10,8 @@ from typing import BinaryIO
 import click
 
 from ebus.cli import places
+from ebus.cli.failing import fail
 from ebus.cli.places import TARGET_KEY, failures_told, open_place, progress_bar, report
-from ebus.cli.serve import fail
 from ebus.core.tenant import TenantName
 from ebus.moving import BrokenFile, BrokenLine, Input, import_log
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import click
 
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.config import ConfigError, load_config
 from ebus.core.engine import Engine, engine_names, open_engine
 from ebus.core.errors import EbusError

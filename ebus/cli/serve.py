@@ -9,11 +9,11 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
 
 import click
 import msgspec
 
+from ebus.cli.failing import fail
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
 from ebus.core.errors import EbusError, StoreBusy
@@ -172,12 +172,6 @@ def _serve(
         fail(f"Failed to {doing}: {error}")
     finally:
         taken.close()
-
-
-def fail(message: str) -> NoReturn:
-    """End with status 1 and the reason on standard error."""
-    click.echo(message, err=True)
-    sys.exit(1)
 
 
 def _say_what_starts(config: Config) -> None:

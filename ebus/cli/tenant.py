@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ebus.cli.copies import size
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.cli.tenant_output import print_json, row, short, show_key, show_tenant, table
 from ebus.cli.tenant_place import Where, told_where
 from ebus.config import Scope

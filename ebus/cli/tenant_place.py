@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.cli.tenant_direct import DirectTenants
 from ebus.cli.tenant_remote import RemoteTenants
 from ebus.config import load_config

@@ -17,7 +17,7 @@ from ebus.cli.copies import (
     options_of_all,
     plural,
 )
-from ebus.cli.serve import fail
+from ebus.cli.failing import fail
 from ebus.core.backup import Verification, differences
 from ebus.core.backup_directory import BackupDirectory
 from ebus.core.errors import EbusError

@@ -360,20 +360,20 @@ class AsyncTenantStore:
 
     def _commit_quickly(
         self, commit: Callable[[Sequence[Write]], list[Written] | None], writes: Sequence[Write]
-    ) -> list[Written] | None:
+    ) -> Sequence[Written] | None:
         """A small commit, here and now, on the same terms as a small read."""
         begun_ns = time.monotonic_ns()
         if begun_ns < self._rests_until_s * 1e9:
             return None
-        results = None
+        results: Sequence[Written] | None = ()
         try:
             results = commit(writes)
         finally:
             duration_ns = time.monotonic_ns() - begun_ns
             if duration_ns > SLOW_S * 1e9:
                 self._rests_until_s = time.monotonic() + REST_S
-        if results is not None and self._writes.observed is not None:
-            self._writes.observed(len(writes), duration_ns)
+            if results is not None and self._writes.observed is not None:
+                self._writes.observed(len(writes), duration_ns)
         return results
 
     def _rest_if_slow(self, begun_s: float) -> None:

@@ -160,10 +160,12 @@ class Tenancy:
             self._next_sample.cancel()
         if self.administration is not None:
             await self.administration.aclose()
-        if self._engine is not None:
-            engine, self._engine = self._engine, None
-            await engine.aclose()
-        self.figures.publish()
+        try:
+            if self._engine is not None:
+                engine, self._engine = self._engine, None
+                await engine.aclose()
+        finally:
+            self.figures.publish()  # with the last commits: a worker may take this one's place
 
     async def check_health(self) -> None:
         await self._open_engine().check_health()
@@ -278,12 +280,12 @@ class Tenancy:
 
     def _publish_again(self) -> None:
         """For the other workers, and so that little is lost; who is asked looks by itself, too."""
+        loop = asyncio.get_running_loop()  # first: it goes on even if this once it fails
+        self._next_sample = loop.call_later(PUBLISH_AGAIN_S, self._publish_again)
         if self._commits.are_shared:
             self.sample()
         else:
             self.figures.publish()
-        loop = asyncio.get_running_loop()
-        self._next_sample = loop.call_later(PUBLISH_AGAIN_S, self._publish_again)
 
     def fitting(self, numbers: Sequence[int]) -> list[int]:
         """Those of the tenants that are open here, and as many of the others as may be opened."""

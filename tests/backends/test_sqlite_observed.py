@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from ebus.backends.sqlite.engine import SqliteEngine
-from ebus.core.engine import Durability
+from ebus.backends.sqlite.store import SqliteStore
+from ebus.core.engine import Durability, SupportsDurability
 from ebus.core.event import NewEvent
 from ebus.core.limits import Limits
 from ebus.core.observing import SupportsObserver, SupportsSizes
@@ -48,6 +49,38 @@ def test_each_commit_that_syncs_is_told(tmp_path: Path, durability: Durability, 
         store.save_checkpoint("mailer", 1)
     assert len(observer.syncs) == syncs
     assert all(duration_ns > 0 for duration_ns in observer.syncs)
+
+
+def test_syncs_are_told_while_there_are_any(tmp_path: Path) -> None:
+    observer = Observer()
+    with SqliteEngine(tmp_path, durability="normal") as engine:
+        store = engine.open("alice")
+        assert isinstance(store, SupportsObserver)
+        assert isinstance(store, SupportsDurability)
+        store.observe(observer)
+        changes: list[tuple[Durability, int]] = [("full", 1), ("normal", 1), ("full", 2)]
+        for durability, syncs in changes:
+            store.set_durability(durability)
+            store.append([EVENT])
+            assert len(observer.syncs) == syncs
+
+
+def test_who_begins_to_observe_during_a_commit_is_told_of_the_next(tmp_path: Path) -> None:
+    observer = Observer()
+    with SqliteEngine(tmp_path) as engine:
+        store = engine.open("alice")
+        assert isinstance(store, SqliteStore)
+        store.append([EVENT])
+
+        def begin(*_: object) -> bool:
+            store.observe(observer)
+            return True
+
+        store._writer.exec_trace = begin
+        store.append([EVENT])
+        assert observer.syncs == []
+        store.append([EVENT])
+    assert len(observer.syncs) == 1
 
 
 def test_writing_a_wal_back_is_told(tmp_path: Path) -> None:

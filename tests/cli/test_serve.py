@@ -388,15 +388,14 @@ def test_a_second_signal_ends_at_once(config: Path) -> None:
 
 
 _FAILS_TO_STOP = """
-import sys
-from ebus.cli import main
+from ebus.cli import main, serve
 from ebus.core.errors import StoreFull
 
 def run(*_, started, **__):
     started()
     raise StoreFull("alice.db cannot grow")
 
-sys.modules["ebus.cli.serve"].run = run
+serve.run = run
 main()
 """
 

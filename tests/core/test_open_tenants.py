@@ -133,6 +133,50 @@ async def test_of_hundreds_of_tenants_used_one_after_the_other_few_are_open() ->
 
 
 @on_a_loop
+async def test_what_is_borrowed_at_once_is_open_already_and_in_use_until_it_is_given_back() -> None:
+    async with counted() as (async_engine, engine):
+        name = tenant(1)
+        assert async_engine.borrow_at_once(name) is None
+        await use(async_engine, name)
+        store = async_engine.borrow_at_once(name)
+        assert store is not None
+        await use_others(async_engine)
+        assert engine.times_opened(name) == 1
+        assert (await store.append([EVENT])).last_position == 2
+        async_engine.give_back(name)
+        await use_others(async_engine)
+        await until(lambda: name not in [it.name for it in engine.open_stores()])
+        assert async_engine.borrow_at_once(name) is None
+
+
+@on_a_loop
+async def test_who_is_borrowed_at_once_counts_as_asked_for() -> None:
+    async with counted() as (async_engine, engine):
+        name = tenant(1)
+        await use(async_engine, name)
+        for number in range(100, 100 + 3 * BOUND):
+            await use(async_engine, tenant(number))
+            assert async_engine.borrow_at_once(name) is not None
+            async_engine.give_back(name)
+        assert engine.times_opened(name) == 1
+
+
+@on_a_loop
+async def test_nothing_is_borrowed_at_once_while_the_engine_closes() -> None:
+    async with counted() as (async_engine, engine):
+        name = tenant(1)
+        await use(async_engine, name)
+        engine.gates[name].clear()
+        under_way = asyncio.create_task(use(async_engine, name))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(async_engine.aclose())
+        await asyncio.sleep(0)
+        assert async_engine.borrow_at_once(name) is None
+        engine.gates[name].set()
+        await asyncio.gather(under_way, closing)
+
+
+@on_a_loop
 async def test_of_hundreds_of_tenants_used_by_a_few_at_once_few_are_open() -> None:
     async with counted() as (async_engine, engine):
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from time import perf_counter_ns
 
 import pytest
 
 from ebus.config import load_config
+from ebus.core.errors import StoreFull
 from ebus.http import figures as memory
+from ebus.http import tenancy as tenancy_module
 from ebus.http.figures import BOUNDS_S, BUCKETS, COMMITS, GAUGES, Figures
 from ebus.http.openapi import openapi_document
 from ebus.http.operations import OPERATIONS, OTHER, REASONS, STATUSES, operation_number
+from ebus.http.roster import Counters
+from ebus.http.tenancy import Tenancy
 from tests.http.conftest import write_config
+from tests.http.test_reload_inside import config_of
+from tests.http.test_server_limits_inside import in_a_loop, until
 from tests.test_docs import raised_codes
 
 POST = operation_number("POST", "/events")
@@ -117,3 +124,83 @@ def test_reasons_that_do_not_fit_into_one_block_are_counted_too() -> None:
 
 def test_every_code_has_a_number() -> None:
     assert raised_codes() <= set(REASONS)
+
+
+# When is published what was counted
+
+
+async def begun(directory: Path) -> tuple[Tenancy, Figures]:
+    """The first of two workers, with alice."""
+    config = config_of(directory, "alice")
+    counters = Counters(config, workers=2)
+    tenancy = Tenancy(config, counters)
+    await tenancy.start()
+    return tenancy, counters.figures
+
+
+def posts(figures: Figures) -> int:
+    block = figures.gather(0).get((0, POST), [0] * memory.CELLS)
+    return sum(block[memory.OK : memory.OK + BUCKETS])
+
+
+@in_a_loop
+async def test_the_others_are_shown_what_was_counted_also_after_that_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenancy_module, "PUBLISH_AGAIN_S", 0.001)
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, it: failures.append(it))
+    tenancy, figures = await begun(tmp_path)
+
+    def fail_once() -> int:
+        tenancy.count_connections = lambda: 0
+        raise ZeroDivisionError
+
+    tenancy.count_connections = fail_once
+    await until(lambda: len(failures) == 1)
+    for posted in (1, 2):
+        tenancy.figures.of(0).count(POST, 200, perf_counter_ns(), 0, 0, 1)
+        await until(lambda posted=posted: posts(figures) == posted)
+    await tenancy.stop()
+    assert len(failures) == 1
+
+
+@in_a_loop
+async def test_a_worker_that_ends_leaves_its_counts_to_the_next_even_if_it_ends_badly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenancy, figures = await begun(tmp_path)
+    tenancy.figures.of(0).count(POST, 200, perf_counter_ns(), 0, 0, 1)
+    assert posts(figures) == 0
+    close = tenancy._open_engine().aclose
+
+    async def close_badly() -> None:
+        tenancy.figures.of(0).count(POST, 200, perf_counter_ns(), 0, 0, 1)
+        await close()
+        raise StoreFull("alice.db cannot grow")
+
+    monkeypatch.setattr(tenancy._open_engine(), "aclose", close_badly)
+    with pytest.raises(StoreFull):
+        await tenancy.stop()
+    assert posts(figures) == 2
+
+
+def test_no_tenant_is_published_twice_and_none_is_left_out() -> None:
+    figures = Figures(3)
+    worker = figures.of(0)
+    alice, bob = worker.of(0), worker.of(1)
+    for turn in (1, 2, 3):
+        for tenant in (alice, bob):
+            tenant.count_more(POST, 10, 1)
+            tenant.count(POST, 404, perf_counter_ns(), 1, 2, 0)
+            tenant.count_refusal("rate_limited")
+        assert worker.unpublished == [alice, bob]
+        worker.publish()
+        worker.publish()
+        assert worker.unpublished == []
+        sums = figures.gather()
+        for number in (0, 1):
+            block = sums[number, POST]
+            assert block[memory.BODY_BYTES_IN : memory.EVENTS + 1] == [turn, 12 * turn, turn]
+            assert sum(block[memory.NOT_OK : memory.NOT_OK + BUCKETS]) == turn
+            assert sum(sums[number, memory.REFUSALS]) == turn

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebus.http.problems import Problem
+from ebus.http.protocol import EbusProtocol
 from tests.http.conftest import write_config
 from tests.http.test_settings import KEYS, server_with
 from tests.live_server import LiveServer, serving
@@ -128,6 +130,19 @@ def read_answer(stream: BinaryIO) -> bytes:
             length = int(line.partition(b":")[2])
     stream.read(length)
     return status
+
+
+def statuses_one_by_one(server: LiveServer, pieces: Sequence[bytes]) -> list[int]:
+    """How a connection's requests are answered, each of which waits for the answer before it.
+
+    None goes the long way because of the others.
+    """
+    with connected(server) as connection, connection.makefile("rb") as stream:
+        statuses = []
+        for piece in pieces:
+            connection.sendall(piece)
+            statuses.append(int(read_answer(stream).split()[1]))
+        return statuses
 
 
 # One request, three ways
@@ -373,25 +388,53 @@ def test_each_request_of_a_connection_has_a_key_of_its_own(
 ) -> None:
     first, second, _ = keys
     bearer = request(b"GET /position HTTP/1.1", None, b"Authorization: Bearer %b" % first)
-    said = talk(
-        server,
-        [
-            post(b"/events", EVENT, first),
-            get(b"/position", second),
-            get(b"/position", first),
-            get(b"/position", first[:-1]),
-            get(b"/position", first + b"0"),
-            request(b"GET /position HTTP/1.1", None),
-            get(b"/position", b""),
-            get(b"/position", second),
-            bearer,
-            get(b"/position", first),
-        ],
-    )
+    asked = [
+        post(b"/events", EVENT, first),
+        get(b"/position", second),
+        get(b"/position", first),
+        get(b"/position", first[:-1]),
+        get(b"/position", first + b"0"),
+        request(b"GET /position HTTP/1.1", None),
+        get(b"/position", b""),
+        get(b"/position", second),
+        bearer,
+        get(b"/position", first),
+    ]
+    said = talk(server, asked)
     statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)]
     assert statuses[:-1] == [200, 200, 200, 401, 401, 401, 401, 200, 200, 200]
     positions = [int(number) for number in re.findall(rb'"position":(\d+)', said)]
     assert positions == [1, 0, 1, 0, 1, 1]
+    assert statuses_one_by_one(server, asked) == statuses[:-1]
+
+
+def test_a_key_that_comes_twice_is_none(server: LiveServer, keys: list[bytes]) -> None:
+    first, second, _ = keys
+    said = statuses_one_by_one(
+        server,
+        [
+            get(b"/position", first),
+            get(b"/position", first, b"X-API-Key: %b" % first),
+            get(b"/position", first, b"x-api-key: %b" % second),
+            get(b"/position", b"wrong", b"X-API-Key: %b" % first),
+            get(b"/position", b"wrong", b"Authorization: Bearer %b" % first),
+            request(b"GET /position HTTP/1.1", None, *[b"Authorization: Bearer %b" % first] * 2),
+            get(b"/position", first, b"Authorization: Bearer wrong"),
+        ],
+    )
+    assert said == [200, 401, 401, 401, 401, 401, 200]
+
+
+@pytest.mark.parametrize("bad", [{b"x-api-key": b"\x0b"}, {b"x-api-key": b""}, {}])
+def test_what_is_no_key_never_has_the_digest_of_the_last_one(bad: dict[bytes, bytes]) -> None:
+    connection = EbusProtocol.__new__(EbusProtocol)
+    connection._key = connection._key_digest = b""
+    digest = connection.key_digest({b"x-api-key": b"good"})
+    for _ in range(2):  # it is not remembered either
+        with pytest.raises(Problem):
+            connection.key_digest(bad)
+    assert connection.key_digest({b"x-api-key": b"good"}) == digest
+    assert connection.key_digest({b"authorization": b"Bearer other"}) != digest
 
 
 # Time limits between and within requests

@@ -137,7 +137,9 @@ class SqliteStore(
         self._waiters = 0
         self._appended = threading.Condition()
         self._durability = durability
+        self._observer: StoreObserver | None = None
         self._synced: Callable[[int], None] | None = None
+        """The observer's, while commits sync. It may change at any time: look once."""
         self._patience = Patience(limits.busy_timeout_ms)
         self._on_close = on_close
         self.resting: Resting | None = None
@@ -208,11 +210,12 @@ class SqliteStore(
                     # from busy threads once and not five times.
                     recorded_ns = max(time.time_ns(), self._recorded_ns)
                     row = (*_row(blocks[0], recorded_ns), self._head)
-                    begun_ns = perf_counter_ns() if self._synced is not None else 0
+                    synced = self._synced
+                    begun_ns = perf_counter_ns() if synced is not None else 0
                     connection.execute(_INSERT_BLOCK_AFTER, row)
                     if connection.changes():
-                        if self._synced is not None:
-                            self._synced(perf_counter_ns() - begun_ns)
+                        if synced is not None:
+                            synced(perf_counter_ns() - begun_ns)
                         if self._open_segment is not None:
                             self._open_segment.add(plan.events)
                         self._head, self._recorded_ns = plan.head, recorded_ns
@@ -423,14 +426,19 @@ class SqliteStore(
         self._quota = quota
 
     def observe(self, observer: StoreObserver) -> None:
-        if self._durability == "full":
-            self._synced = observer.synced
+        self._observer = observer
+        self._tell_of_syncs()
         self._write_back.written_back = observer.written_back
+
+    def _tell_of_syncs(self) -> None:
+        observer, syncs = self._observer, self._durability == "full"
+        self._synced = observer.synced if observer is not None and syncs else None
 
     def set_durability(self, durability: Durability) -> None:
         with self._writing() as writer:
             self._durability = durability
             sync_on_commit(writer, durability)
+            self._tell_of_syncs()
 
     def head(self) -> int:
         with self._reading() as reader:
