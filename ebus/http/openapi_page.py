@@ -7,6 +7,7 @@ looks things up. Whatever stands in the document is text here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from html import escape
 
@@ -125,10 +126,10 @@ def _operation(method: str, path: str, operation: Json, document: Json) -> str:
     name = escape(operation["operationId"])
     parts = [
         f'<details class="operation" id="{name}"><summary>{_method(method)}'
-        f"<code>{escape(path)}</code> <span>{escape(operation['summary'])}</span></summary>"
+        f"<code>{escape(path)}</code> <span>{_prose(operation['summary'])}</span></summary>"
     ]
     if description := operation.get("description"):
-        parts.append(f"<p>{escape(description)}</p>")
+        parts.append(f"<p>{_prose(description)}</p>")
     if operation.get("security") == []:
         parts.append("<p>It needs no key.</p>")
     if parameters := operation.get("parameters"):
@@ -151,7 +152,7 @@ def _parameters(parameters: Iterable[Json]) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(one['name'])}</code>{_need(one)}</td>"
         f"<td>{escape(one['in'])}</td>"
-        f'<td>{escape(one.get("description", ""))} <span class="quiet">{_type(one["schema"])}'
+        f'<td>{_prose(one.get("description", ""))} <span class="quiet">{_type(one["schema"])}'
         "</span></td></tr>"
         for one in parameters
     )
@@ -171,7 +172,7 @@ def _responses(responses: Json, document: Json) -> str:
     for status, response in responses.items():
         answer = shared[response["$ref"].rsplit("/", 1)[1]] if "$ref" in response else response
         content = answer.get("content", {})
-        told = [escape(answer["description"])]
+        told = [_prose(answer["description"])]
         types = [media_type for media_type in content if media_type != PROBLEM]
         if types:
             first = content[types[0]]["schema"]
@@ -220,7 +221,7 @@ def _schema(schema: Json) -> str:
     """What it is, and a table of what is in it."""
     parts = []
     if description := schema.get("description"):
-        parts.append(f"<p>{escape(description)}</p>")
+        parts.append(f"<p>{_prose(description)}</p>")
     parts.append(f'<p class="quiet">{_type(schema)}</p>')
     if properties := schema.get("properties"):
         required = schema.get("required", ())
@@ -234,7 +235,7 @@ def _schema(schema: Json) -> str:
 
 
 def _told(schema: Json) -> str:
-    told = escape(schema["description"]) + " " if "description" in schema else ""
+    told = _prose(schema["description"]) + " " if "description" in schema else ""
     return f'{told}<span class="quiet">{_type(schema)}</span>'
 
 
@@ -265,6 +266,11 @@ def _type(schema: Json) -> str:
         if key in schema and schema[key] != MAX_POSITION
     ]
     return ", ".join(told)
+
+
+def _prose(text: str) -> str:
+    """What stands between backticks there is code here."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _json(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -88,6 +89,12 @@ class Tab:
         self.page.keyboard.press("Enter")
         self.page.wait_for_selector("#sign-out")
 
+    def sign_in_late(self, key: str) -> None:
+        """As a page that is loaded again, with the key that its tab has."""
+        self.open("/ui")
+        self.page.evaluate("key => sessionStorage.setItem('ebus-key', key)", key)
+        self.page.reload()
+
     def show(self, view: str) -> None:
         """Another view, as by a link; it has begun when this returns."""
         self.page.evaluate(
@@ -114,6 +121,18 @@ class Tab:
         timed = self.page.evaluate("performance.getEntries().map(entry => entry.name)")
         for address in [*self.addresses, *timed, self.page.url, *self.server.lines]:
             assert not any(secret in address for secret in SECRETS), address
+
+
+def fails_first(tab: Tab, address: str, status: int) -> None:
+    """The next answer there is a refusal, or what no ebus says."""
+    problem = {"detail": "slow down", "code": "rate_limited"}
+    body = "<html>" if status == 200 else json.dumps(problem)
+    media_type = "text/html" if status == 200 else "application/problem+json"
+    tab.page.route(
+        address,
+        lambda route: route.fulfill(status=status, body=body, content_type=media_type),
+        times=1,
+    )
 
 
 Opens = Callable[..., Tab]

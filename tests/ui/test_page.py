@@ -13,7 +13,7 @@ from playwright.sync_api import Route, expect
 
 from tests.http.scrapes import KEYS, ask, scraped_server
 from tests.live_server import LiveServer
-from tests.ui.conftest import PHONE, Opens, Tab
+from tests.ui.conftest import PHONE, Opens, Tab, fails_first
 
 ALICE, BOB = KEYS["alice"], KEYS["bob"]
 
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
             for number in range(120)
         ]
         ask(server, "POST", "/events/batch", json=events).raise_for_status()
-        for name, position in (("mailer", 100), ("index", 3)):
+        for name, position in (("mailer", 100), ("index", 3), ("far", 2**53 + 1)):
             ask(server, "PUT", f"/subscriptions/{name}/position", json={"position": position})
         ask(server, "POST", "/subscriptions/mailer/lease", json={"max_events": 5})
         yield server
@@ -107,8 +107,12 @@ def test_an_event_that_curl_appended_appears_in_the_live_tail(tab: Tab, server: 
     append_with_curl(server, {"type": "WhilePaused", "data": 1})
     expect(tab.page.get_by_text("1 event waiting")).to_be_visible()
     expect(tab.page.locator(".type", has_text="WhilePaused")).to_have_count(0)
+    many = [{"type": "Many", "data": number} for number in range(600)]
+    ask(server, "POST", "/events/batch", json=many).raise_for_status()
+    expect(tab.page.get_by_text("601 events waiting; the last 500 are kept")).to_be_visible()
     tab.page.click("[data-pause]")
-    expect(newest.locator(".type")).to_have_text("WhilePaused")
+    expect(newest.locator(".preview")).to_have_text("599")
+    expect(tab.page.locator(".events > li")).to_have_count(500)
 
 
 def test_a_tail_that_breaks_goes_on_where_it_was(tab: Tab, server: LiveServer) -> None:
@@ -150,10 +154,11 @@ def test_data_is_shown_as_it_is_stored(tab: Tab, server: LiveServer) -> None:
 
 def test_what_looks_like_html_is_text(tab: Tab, server: LiveServer) -> None:
     fields = {"stream": EVIL, "id": EVIL, "metadata": {EVIL: EVIL}}
-    append(server, EVIL[:200], {EVIL: [EVIL]}, **fields)
+    append(server, EVIL[:200], {EVIL: [EVIL], "turned": "\u202egpj.exe"}, **fields)
     tab.sign_in(ALICE, "#/events")
     tab.page.click("[data-row] >> nth=0")
     expect(tab.page.locator(".json")).to_contain_text("<script>document.title=1</script>")
+    expect(tab.page.locator(".json")).to_contain_text(r'"turned": "\u202egpj.exe"')
     assert tab.page.locator("main :is(script, img)").count() == 0
     assert tab.page.title() == "Events · alice · ebus"
     assert not any("/health" in address for address in tab.addresses)
@@ -192,6 +197,7 @@ def test_subscriptions_and_their_lag(tab: Tab, server: LiveServer) -> None:
     head = ask(server, "GET", "/position").json()["position"]
     ask(server, "PUT", "/subscriptions/index/position", json={"position": head})
     expect(index.locator("td").nth(2)).to_have_text("0")
+    expect(tab.page.locator("tr", has_text="far")).to_contain_text("9,007,199,254,740,993")
     tab.page.get_by_label("Name begins with").fill("mail")
     expect(index).to_have_count(0)
     tab.page.click("text=mailer")
@@ -277,3 +283,45 @@ def test_the_documentation_of_the_api_is_there_without_a_key(opens: Opens) -> No
     for operation in tab.page.query_selector_all("details.operation:visible"):
         operation.evaluate("one => { one.open = true }")
     assert not tab.is_too_wide
+
+
+def test_a_view_goes_on_by_itself_after_what_passes(tab: Tab) -> None:
+    fails_first(tab, "**/metrics", status=429)
+    tab.sign_in_late(ALICE)
+    expect(tab.page.get_by_role("alert")).to_contain_text("Wait a moment. The page tries")
+    expect(tab.page.locator("#who")).to_have_text("alice")
+    fails_first(tab, "**/metrics", status=200)
+    tab.show("#/constructor")
+    expect(tab.page.get_by_role("alert")).to_contain_text("is not one of ebus")
+    expect(tab.page.locator("#tile-head")).not_to_have_text("–")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
+    fails_first(tab, "**/events?*", status=429)
+    tab.show("#/events")
+    expect(tab.page.get_by_text("Trying again")).to_be_visible()
+    expect(tab.page.locator("[data-row]").first).to_be_visible()
+    retry_after = tab.page.evaluate(
+        """import("/ui/api.js")
+            .then(api => new api.ApiError(503, {}, "Wed, 21 Oct 2026 07:28:00 GMT").retryAfterMs)"""
+    )
+    assert retry_after == 0
+
+
+def test_a_table_that_is_drawn_anew_keeps_the_focus(tab: Tab) -> None:
+    parked = [
+        {"first_position": n, "last_position": n, "attempts": 1, "reason": "", "parked_at": ""}
+        for n in (7, 8)
+    ]
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        found = {"position": 1, "lag": len(asked), "frontier": 1, "waiting": [], "leases": []}
+        route.fulfill(json={**found, "parked": parked})
+
+    tab.page.route("**/subscriptions/mailer", answer)
+    tab.sign_in(ALICE, "#/subscriptions/mailer")
+    drop = tab.page.locator("tr", has_text="8").get_by_role("button", name="Drop")
+    drop.focus()
+    drawn = len(asked)
+    expect(tab.page.locator(".facts")).to_contain_text(f"Lag{drawn + 1}")
+    expect(drop).to_be_focused()

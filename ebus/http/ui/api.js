@@ -6,6 +6,7 @@ const KEPT = "ebus-key";
 const TIMEOUT_MS = 20_000;
 const CHANGE_TIMEOUT_MS = 60_000; // an admin's change is answered when every worker has it
 export const LONGEST_WAIT_MS = 30_000;
+const LONGEST_RETRY_AFTER_MS = 600_000;
 
 let key = sessionStorage.getItem(KEPT);
 
@@ -27,12 +28,14 @@ const ADVICE = {
   key_expired: "Ask an operator for a new one.",
   insufficient_scope: "Use a key whose scope allows it.",
   tenant_suspended: "Whoever runs the server can resume the tenant.",
-  rate_limited: "The page goes on by itself in a moment.",
+  rate_limited: "Wait a moment.",
   too_many_failed_keys: "Wait a minute, then try again.",
   too_many_tails: "Close other pages that follow this tenant.",
   quota_exceeded: "An operator can raise the tenant's limit.",
   internal_error: "The server's log says more.",
 };
+
+const BROKEN = { detail: "The server’s answer broke off, or is not one of ebus." };
 
 /** What the server refused, in words. */
 export class ApiError extends Error {
@@ -42,7 +45,8 @@ export class ApiError extends Error {
     super(advice ? `${said.replace(/[.]?$/, ".")} ${advice}` : said);
     this.status = status;
     this.code = problem.code ?? "";
-    this.retryAfterMs = Number(retryAfter ?? 0) * 1_000;
+    // A proxy may say a date, which is no number: then the page waits as long as it does by itself.
+    this.retryAfterMs = Math.min(Number(retryAfter ?? 0) * 1_000 || 0, LONGEST_RETRY_AFTER_MS);
   }
 
   /** Whether it may go better by itself. */
@@ -74,6 +78,7 @@ export async function request(path, { method = "GET", body, headers = {}, signal
     throw new ApiError(0, { detail: "The server does not answer. Is it running?" });
   }
   if (!answer.ok) throw await refusal(answer);
+  if (answer.headers.get("Content-Type")?.startsWith("text/html")) throw new ApiError(0, BROKEN); // a proxy's own
   return answer;
 }
 
@@ -94,14 +99,25 @@ function within({ signal, method = "GET" }) {
   return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
-export async function json(path, options = {}) {
+/** `read` makes something of the text. */
+export async function json(path, { read = JSON.parse, ...options } = {}) {
   const answer = await request(path, { ...options, signal: within(options) });
-  return answer.status === 204 ? null : answer.json();
+  return answer.status === 204 ? null : whole(async () => read(await answer.text()), options.signal);
 }
 
 export async function text(path, options = {}) {
   const answer = await request(path, { ...options, signal: within(options) });
-  return { text: await answer.text(), next: nextOf(answer) };
+  return { text: await whole(() => answer.text(), options.signal), next: nextOf(answer) };
+}
+
+/** What an answer holds. One that breaks off, or that a proxy made up, is a failure that passes. */
+async function whole(read, signal) {
+  try {
+    return await read();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, BROKEN);
+  }
 }
 
 /** Where to go on, as the Link header says. */
@@ -141,6 +157,20 @@ export async function poll(ask, everyMs, signal, failed) {
       }
     }
     await pause(waitMs, signal);
+  }
+}
+
+/** Ask until there is an answer, however long the server is busy. `told` hears why it takes so long. */
+export async function patiently(ask, signal, told) {
+  for (let waitMs = 1_000; ; waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS)) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (signal.aborted || !(error instanceof ApiError && error.passes)) throw error;
+      told(error);
+      await pause(Math.max(error.retryAfterMs, waitMs), signal);
+      signal.throwIfAborted();
+    }
   }
 }
 

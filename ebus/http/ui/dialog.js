@@ -1,7 +1,7 @@
 // Dialogs: what is asked before something is done, and what is shown only once.
 
 import { ApiError } from "./api.js";
-import { copy, el, field } from "./dom.js";
+import { copy, el, field, refocus } from "./dom.js";
 
 /** Open one. `content` makes what is in it, given how to close it. */
 export function openDialog(title, content) {
@@ -11,7 +11,7 @@ export function openDialog(title, content) {
   const close = () => dialog.close();
   dialog.addEventListener("close", () => {
     dialog.remove();
-    before?.focus?.();
+    if (before) refocus(before);
   });
   dialog.append(heading, ...[content(close)].flat().filter(Boolean));
   document.body.append(dialog);
@@ -29,7 +29,8 @@ export function ask(title, text, fields, label, act, { isDangerous = false } = {
     const submit = el("button", { class: isDangerous ? "danger" : "first" }, label);
     const send = async (event) => {
       event.preventDefault();
-      submit.disabled = true;
+      if (submit.ariaBusy === "true") return;
+      submit.ariaBusy = "true"; // disabled, it would lose the focus
       refused.textContent = "";
       try {
         const entered = Object.entries(fields).map(([name, [, input]]) => [name, input.value.trim()]);
@@ -40,7 +41,7 @@ export function ask(title, text, fields, label, act, { isDangerous = false } = {
         if (!(error instanceof ApiError)) throw error;
         refused.textContent = error.message;
       } finally {
-        submit.disabled = false;
+        submit.ariaBusy = null;
       }
     };
     return el(
@@ -57,15 +58,23 @@ export function ask(title, text, fields, label, act, { isDangerous = false } = {
 /** Show a new key, the only time. */
 export function showKey({ key, key_name: name, tenant }) {
   const shown = el("output", { class: "secret", id: "new-key" }, key);
+  const copying = el("button", { type: "button" }, "Copy");
+  copying.addEventListener("click", async () => {
+    copying.textContent = (await copy(key, "the key")) ? "Copied" : "Copy it by hand";
+  });
   const dialog = openDialog(`Key “${name}” of ${tenant.tenant}`, (close) => [
     el("p", {}, "This is the only time it is shown. Keep it where secrets are kept."),
     shown,
     el(
       "div",
       { class: "actions" },
-      el("button", { type: "button", on: { click: () => copy(key, "the key") } }, "Copy"),
+      copying,
       el("button", { type: "button", class: "first", on: { click: close } }, "I have it"),
     ),
   ]);
-  dialog.addEventListener("cancel", (event) => event.preventDefault()); // Escape would lose it
+  // Escape would lose it. A browser lets "cancel" be prevented only once in a row.
+  dialog.setAttribute("closedby", "none");
+  dialog.dataset.stays = "";
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.preventDefault());
 }

@@ -86,9 +86,23 @@ export function table(caption, columns, body) {
   );
 }
 
-/** Rows, or in their place that there are none. */
+/** Rows, or in their place that there are none. What had the focus has it again. */
 export function fill(body, rows, columns, nothing) {
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
+  const called = focused && inRow(focused);
   body.replaceChildren(...(rows.length ? rows : [el("tr", {}, el("td", { colspan: columns, class: "quiet" }, nothing))]));
+  if (!focused) return;
+  const again = [...body.querySelectorAll("a, button")].find((one) => inRow(one) === called);
+  refocus(focused, again ?? document.querySelector("main h1")); // and never what another row is revoked by
+}
+
+const inRow = (element) => `${element.closest("tr").cells[0].textContent}\n${element.textContent}`;
+
+/** Focus it again. Where it was drawn anew: what is in its place, or else the heading. */
+export function refocus(before, instead = null) {
+  const main = document.getElementById("main");
+  const named = () => [...main.querySelectorAll("button, a")].find((one) => one.textContent === before.textContent);
+  (before.isConnected ? before : (instead ?? named() ?? main.querySelector("h1")))?.focus();
 }
 
 let lastMessage = 0;
@@ -105,17 +119,28 @@ export function tell(text, kind = "good") {
   setTimeout(() => number === lastMessage && message.remove(), kind === "bad" ? 10_000 : 4_000);
 }
 
-/** Put text into the clipboard, also where the page has not come by TLS. */
+/** Put text into the clipboard. Returns whether it is there. */
 export async function copy(text, what) {
-  if (navigator.clipboard && window.isSecureContext) {
+  const isCopied = await write(text);
+  if (isCopied) tell(`Copied ${what}.`);
+  else tell(`The browser does not let the page copy ${what}.`, "bad");
+  return isCopied;
+}
+
+async function write(text) {
+  try {
     await navigator.clipboard.writeText(text);
-  } else {
-    const area = el("textarea", { class: "unseen", readonly: true });
-    (document.querySelector("dialog[open]") ?? document.body).append(area);
-    area.value = text;
-    area.select();
-    document.execCommand("copy");
-    area.remove();
+    return true;
+  } catch {
+    // It may not, or the page has not come by TLS.
   }
-  tell(`Copied ${what}.`);
+  const before = document.activeElement;
+  const area = el("textarea", { class: "unseen", readonly: true });
+  (document.querySelector("dialog[open]") ?? document.body).append(area);
+  area.value = text;
+  area.select();
+  const isCopied = document.execCommand("copy");
+  area.remove();
+  before?.focus();
+  return isCopied;
 }

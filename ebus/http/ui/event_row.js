@@ -1,6 +1,7 @@
 // One event in a list: a line of it, and all of it once it is opened.
 
 import { copy, el } from "./dom.js";
+import { upright } from "./format.js";
 import { eventOf, members } from "./json.js";
 import { tree } from "./json_tree.js";
 
@@ -13,9 +14,9 @@ export function eventRow(raw) {
     "button",
     { type: "button", class: "row", "aria-expanded": "false", "data-row": true },
     el("span", { class: "position" }, event.position),
-    el("span", { class: "type" }, event.type),
-    el("span", { class: "stream" }, event.stream === null ? "" : `${event.stream} · ${event.version}`),
-    el("span", { class: "preview" }, event.data.slice(0, PREVIEW).replace(/\s+/g, " ")),
+    el("span", { class: "type" }, upright(event.type)),
+    el("span", { class: "stream" }, event.stream === null ? "" : [el("bdi", {}, upright(event.stream)), ` · ${event.version}`]),
+    el("span", { class: "preview" }, upright(event.data.slice(0, PREVIEW).replace(/\s+/g, " "))),
     el("time", { class: "time" }, event.timestamp),
   );
   const item = el("li", { "data-position": event.position }, row);
@@ -41,7 +42,7 @@ function opened(event) {
   return el(
     "div",
     { class: "opened" },
-    el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    el("dl", {}, facts.map(([name, value]) => [el("dt", {}, upright(name)), el("dd", {}, upright(value))])),
     event.data.length > LARGEST_TREE
       ? el("pre", { class: "json" }, `${event.data.slice(0, LARGEST_TREE)}…`)
       : tree(event.data),

@@ -43,11 +43,11 @@ async function* lines(path, seen, signal, begun) {
   const both = AbortSignal.any([signal, silence.signal]);
   const headers = { Accept: "application/x-ndjson" };
   if (seen !== null) headers["Last-Event-ID"] = seen;
-  const answer = await request(path, { headers, signal: both });
+  let timer = setTimeout(() => silence.abort(), SILENT_MS);
+  const answer = await request(path, { headers, signal: both }).finally(() => clearTimeout(timer));
   begun();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let parts = [];
-  let timer = 0;
   try {
     for (;;) {
       timer = setTimeout(() => silence.abort(), SILENT_MS);

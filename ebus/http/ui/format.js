@@ -42,6 +42,11 @@ export function moment(text) {
   return text ? text.replace("T", " ").replace(/([.]\d+)?Z$/, "") : NOTHING;
 }
 
+/** Text whose characters that turn the direction of others are seen, as JSON would escape them. */
+export function upright(text) {
+  return text.replace(/[\u202a-\u202e\u2066-\u2069]/g, (one) => `\\u${one.charCodeAt(0).toString(16)}`);
+}
+
 export function plural(number, one, several = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : several}`;
 }

@@ -35,6 +35,13 @@ function skip(text, at, what = "") {
   return at;
 }
 
+/** What the server says of positions: past 2^53 they are a `BigInt`, where the browser can. */
+export function exact(text) {
+  return JSON.parse(text, (_, value, context) =>
+    Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source) ? BigInt(context.source) : value,
+  );
+}
+
 /** The values of an array, each as its text. */
 export function items(text) {
   const found = [];

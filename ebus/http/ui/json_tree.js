@@ -1,6 +1,7 @@
 // JSON as a tree that opens and closes.
 
 import { button, el } from "./dom.js";
+import { upright } from "./format.js";
 import { items, members } from "./json.js";
 
 const AT_ONCE = 200;
@@ -17,7 +18,7 @@ function node(text, level) {
   if (first === "{") return branch(members(text), "{", "}", level);
   if (first === "[") return branch(items(text).map((item) => [null, item]), "[", "]", level);
   const kind = first === '"' ? "string" : first === "t" || first === "f" || first === "n" ? "word" : "number";
-  return el("span", { class: kind }, text.trim());
+  return el("span", { class: kind }, upright(text.trim()));
 }
 
 function branch(entries, opening, closing, level) {
@@ -50,5 +51,5 @@ function branch(entries, opening, closing, level) {
 }
 
 function entry(key, value, level) {
-  return el("li", {}, key === null ? null : [el("span", { class: "key" }, key), ": "], node(value, level));
+  return el("li", {}, key === null ? null : [el("span", { class: "key" }, upright(key)), ": "], node(value, level));
 }

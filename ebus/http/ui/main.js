@@ -1,6 +1,6 @@
 // The frame of the page: who is signed in, which view is shown, and what the keys do.
 
-import { ApiError, forget, hasKey, json, keep } from "./api.js";
+import { ApiError, forget, hasKey, json, keep, patiently } from "./api.js";
 import { el, tell } from "./dom.js";
 import { listenToKeys, showKeys } from "./keys.js";
 import { showSignIn } from "./sign_in.js";
@@ -45,13 +45,23 @@ async function start() {
     askForKey();
     return;
   }
+  const { signal } = shown;
   try {
-    enter(await recognise());
+    enter(await patiently(recognise, signal, showWait));
   } catch (error) {
+    if (signal.aborted) return; // signed out meanwhile
     if (!(error instanceof ApiError)) throw error;
-    if (error.status === 401) forget();
-    askForKey(error.message);
+    signOut(error.message);
   }
+}
+
+/** In place of the views while the server does not say yet whose key it is. */
+function showWait(error) {
+  main.replaceChildren(
+    el("h1", {}, "ebus"),
+    el("p", { class: "problem", role: "alert" }, `${error.message} The page tries again by itself.`),
+    el("button", { type: "button", on: { click: () => signOut() } }, "Sign out"),
+  );
 }
 
 function enter({ isAdmin, name }) {
@@ -112,10 +122,11 @@ function turnTheme() {
 
 /** Show what the address says: `#/events?type=A`. */
 function route() {
-  if (!hasKey()) return;
+  if (bar.hidden) return;
+  document.querySelector("dialog[open]:not([data-stays])")?.close(); // it was asked of another view
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/").map(decoded);
-  const view = views[name] ?? Object.values(views)[0];
+  const view = Object.hasOwn(views, name) ? views[name] : Object.values(views)[0];
   shown.abort();
   shown = new AbortController();
   main.replaceChildren();

@@ -1,11 +1,13 @@
 // What was done to tenants and by whom, and the trash of those that were deleted.
 
-import { at, json } from "./api.js";
-import { button, el, field, fill, table } from "./dom.js";
+import { at, json, patiently } from "./api.js";
+import { button, el, field, fill, table, tell } from "./dom.js";
 import { bytes, moment } from "./format.js";
 import { purge } from "./tenant_actions.js";
 
 const PAGE = 100;
+
+const said = (error) => tell(`${error.message} Trying again…`, "bad");
 
 export async function auditView(main, { signal, query }) {
   const tenant = el("input", { type: "search", value: query.get("tenant"), placeholder: "acme", autocomplete: "off", "data-search": true });
@@ -26,7 +28,7 @@ export async function auditView(main, { signal, query }) {
 
   async function read(from) {
     const wanted = { limit: PAGE, before: from, tenant: query.get("tenant") };
-    const { audit, next } = await json(at("/admin/audit", wanted), { signal });
+    const { audit, next } = await patiently(() => json(at("/admin/audit", wanted), { signal }), signal, said);
     if (from == null) fill(body, audit.map(auditRow), 5, "Nothing was done yet.");
     else body.append(...audit.map(auditRow));
     before = next;
@@ -58,7 +60,7 @@ export async function trashView(main, { signal }) {
     table("Trash", ["tenant", "deleted", ["size", "number"], ""], body),
   );
   async function read() {
-    const { trash } = await json("/admin/trash", { signal });
+    const { trash } = await patiently(() => json("/admin/trash", { signal }), signal, said);
     fill(body, trash.map(trashRow), 4, "It is empty.");
   }
   function trashRow(item) {

@@ -1,6 +1,6 @@
 // Events of the past, a page at a time, by filters that stand in the address.
 
-import { at, text } from "./api.js";
+import { ApiError, at, patiently, text } from "./api.js";
 import { button, el, field, select } from "./dom.js";
 import { eventRow } from "./event_row.js";
 import { plural } from "./format.js";
@@ -79,6 +79,7 @@ export async function eventsView(main, { signal, query }) {
   async function show() {
     previous.disabled = next.disabled = true;
     problem.textContent = "";
+    state.textContent = "Reading…";
     try {
       const { events, following } = await pageAt(pages[page], signal, (looked) => (state.textContent = looked));
       if (following) pages[page + 1] = following;
@@ -86,8 +87,8 @@ export async function eventsView(main, { signal, query }) {
       state.textContent = told(events.length, page, Boolean(following));
       next.disabled = !following;
     } catch (error) {
+      if (signal.aborted || !(error instanceof ApiError)) throw error;
       state.textContent = "";
-      if (error.status !== 400) throw error;
       problem.textContent = error.message;
     } finally {
       previous.disabled = page === 0;
@@ -106,7 +107,7 @@ async function pageAt(path, signal, looking) {
   let events = [];
   let following = path;
   for (let looks = 0; following && !events.length && looks < MOST_LOOKS; looks++) {
-    const answer = await text(following, { signal });
+    const answer = await patiently(() => text(following, { signal }), signal, (error) => looking(`${error.message} Trying again…`));
     events = items(answer.text);
     following = answer.next;
     if (looks) looking(`Looking… ${new URLSearchParams(following ?? "").get("from") ?? ""}`);

@@ -8,7 +8,34 @@ import { plural } from "./format.js";
 import { eventOf } from "./json.js";
 
 const MOST_ROWS = 500;
+const MOST_CHARACTERS = 20_000_000; // of those rows, and of those that wait
 const LAST_EVENTS = 20;
+
+/** The last lines, as many as the page has room for. */
+class Lines {
+  #lines = [];
+  #characters = 0;
+
+  get count() {
+    return this.#lines.length;
+  }
+
+  add(line) {
+    this.#lines.push(line);
+    this.#characters += line.length;
+    while (this.count > MOST_ROWS || (this.#characters > MOST_CHARACTERS && this.count > 1)) {
+      this.#characters -= this.#lines.shift().length;
+    }
+  }
+
+  /** All of them, the oldest first; then there are none. */
+  take() {
+    const taken = this.#lines;
+    this.#lines = [];
+    this.#characters = 0;
+    return taken;
+  }
+}
 
 export async function liveView(main, { signal, query }) {
   const type = el("input", { value: query.get("type"), placeholder: "OrderPlaced", autocomplete: "off", "data-search": true });
@@ -22,15 +49,17 @@ export async function liveView(main, { signal, query }) {
     el(
       "form",
       { class: "filters", on: { submit: filter } },
-      field("Type", type),
+      field("Type", type, "Several: separate them with commas"),
       field("Stream begins with", prefix),
-      el("div", { class: "actions" }, el("button", {}, "Filter"), pause, button("Clear", () => list.replaceChildren())),
+      el("div", { class: "actions" }, el("button", {}, "Filter"), pause, button("Clear", clear)),
     ),
     el("p", { class: "states" }, state, counted),
     list,
   );
 
-  let waiting = [];
+  const shown = new Lines();
+  const waiting = new Lines();
+  let came = 0;
   let isPaused = false;
   let isDue = false;
   let seen = 0;
@@ -41,6 +70,11 @@ export async function liveView(main, { signal, query }) {
     if (type.value.trim()) said.set("type", type.value.trim());
     if (prefix.value.trim()) said.set("stream_prefix", prefix.value.trim());
     location.hash = `#/live?${said}`;
+  }
+
+  function clear() {
+    shown.take();
+    list.replaceChildren();
   }
 
   function turn() {
@@ -54,20 +88,23 @@ export async function liveView(main, { signal, query }) {
   function draw() {
     isDue = false;
     if (isPaused) {
-      counted.textContent = `${plural(waiting.length, "event")} waiting`;
+      const kept = came > waiting.count ? `; the last ${waiting.count} are kept` : "";
+      counted.textContent = `${plural(came, "event")} waiting${kept}`;
       return;
     }
-    list.prepend(...waiting.reverse().map(eventRow));
-    waiting = [];
-    while (list.childElementCount > MOST_ROWS) list.lastElementChild.remove();
+    const lines = waiting.take();
+    list.prepend(...lines.map(eventRow).reverse());
+    for (const line of lines) shown.add(line);
+    while (list.childElementCount > shown.count) list.lastElementChild.remove();
+    came = 0;
     counted.textContent = seen ? plural(seen, "event") : "Nothing yet: it waits for events.";
   }
 
   const on = {
     event(line) {
       seen++;
-      waiting.push(line);
-      if (waiting.length > MOST_ROWS) waiting.shift();
+      came++;
+      waiting.add(line);
       if (!isDue) {
         isDue = true;
         setTimeout(draw, 50);
@@ -80,7 +117,7 @@ export async function liveView(main, { signal, query }) {
     },
   };
   const parameters = {
-    type: query.getAll("type"),
+    type: query.getAll("type").flatMap((types) => types.split(",")).map((one) => one.trim()),
     stream_prefix: query.get("stream_prefix"),
     last: LAST_EVENTS,
   };

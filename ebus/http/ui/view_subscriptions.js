@@ -3,6 +3,7 @@
 import { json, poll, request } from "./api.js";
 import { button, el, field, fill, table, tell } from "./dom.js";
 import { count, moment, plural } from "./format.js";
+import { exact } from "./json.js";
 
 const EVERY_MS = 2_000;
 const MOST = 200;
@@ -38,11 +39,9 @@ async function listView(main, { signal }) {
   const draw = async () => {
     const asked = prefix.value;
     const path = `/subscriptions?limit=${MOST}&prefix=${encodeURIComponent(asked)}`;
-    const { subscriptions, head } = await json(path, { signal });
+    const { subscriptions, head } = await json(path, { signal, read: exact });
     if (asked !== prefix.value) return;
-    const focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
     fill(body, subscriptions.map(checkpointRow), 3, "No subscription has saved a checkpoint.");
-    if (focused) [...body.querySelectorAll("a")].find((link) => link.textContent === focused)?.focus();
     const more = subscriptions.length === MOST ? `, the first ${MOST}; narrow them by name` : "";
     state.textContent = `${plural(subscriptions.length, "subscription")}${more}. The head is ${count(head)}.`;
   };
@@ -65,7 +64,7 @@ async function oneView(main, { signal, rest: [id] }) {
     el("section", {}, el("h2", {}, "Parked"), table("Parked", ["events", ["attempts", "number"], "reason", ""], parked)),
   );
   const draw = async () => {
-    const found = await json(path, { signal });
+    const found = await json(path, { signal, read: exact });
     facts.replaceChildren(
       ...[["Position", found.position], ["Lag", found.lag], ["Handed out up to", found.frontier], ["Waiting for another try", found.waiting.length]]
         .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, count(value)))),

@@ -1,7 +1,7 @@
 // One tenant, as its admin sees it, and what can be done about it.
 
 import { json, poll } from "./api.js";
-import { button, el, fill, table } from "./dom.js";
+import { button, el, fill, refocus, table } from "./dom.js";
 import { Rates, sparkline } from "./figures.js";
 import { bytes, count, moment, NOTHING, rate } from "./format.js";
 import * as actions from "./tenant_actions.js";
@@ -57,7 +57,10 @@ export async function tenantView(main, { signal, rest: [name] }) {
       fact("Stands in", isReadOnly ? "the config file" : "the registry"),
     );
     note.textContent = isReadOnly ? "It is changed in the config file, not here." : "";
+    const focused = tools.contains(document.activeElement) ? document.activeElement : null;
+    const place = [...tools.children].indexOf(focused);
     tools.replaceChildren(...(isReadOnly ? [] : toolsOf(tenant)));
+    if (focused) refocus(focused, tools.children[place]);
     fill(keys, tenant.keys.map((key) => keyRow(key, isReadOnly)), 4, "No key: nobody gets in.");
     const own = Object.entries(tenant.limits);
     fill(

@@ -86,9 +86,7 @@ export async function tenantsView(main, { signal, query }) {
     const of = (tenant) => ({ requests: rates.now(`${tenant.tenant} requests`), events_in: rates.now(`${tenant.tenant} events_in`) });
     const [, by] = SORTS[sort.value];
     const sorted = [...tenants].sort((one, other) => order(by(one, of(one)), by(other, of(other))));
-    const focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
     fill(body, sorted.map((tenant) => tenantRow(tenant, rates)), COLUMNS.length, "There is no such tenant.");
-    if (focused) [...body.querySelectorAll("a")].find((link) => link.textContent === focused)?.focus();
   }
 
   function create() {
