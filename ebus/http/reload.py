@@ -143,6 +143,12 @@ def _waiting(running: Config, read: Config) -> Iterator[str]:
             yield f"limits.{name}"
 
 
+def deleted(running: Config, changes: Changes) -> list[TenantName]:
+    """Who is gone for good: tenants of the file may come back, and find their data."""
+    removed = frozenset(changes.removed)
+    return [it.name for it in running.tenants if it.is_registered and it.name in removed]
+
+
 class Proposal(msgspec.Struct, frozen=True):
     """A config that was read again and has no mistake. Tenants' files are yet to be looked at."""
 

@@ -14,6 +14,7 @@ from ebus.http.config_watch import LOOK_EVERY_S, ConfigWatch
 from ebus.http.reload import (
     Loaded,
     Proposal,
+    deleted,
     follow,
     propose,
     report_accepted,
@@ -145,6 +146,7 @@ class AloneReloads:
         if self._ending.is_set():
             return
         self._on_loop(self._take(roster))
+        self._counters.slots.retire(deleted(self._config, proposal.changes))
         self._config, self._digest = proposal.config, proposal.digest
         report_accepted(self._state, proposal)
         self._state.note_served(0, self._state.accepted, self._config.registry_revision)

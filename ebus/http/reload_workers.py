@@ -26,6 +26,7 @@ from ebus.http.handover import Handover
 from ebus.http.reload import (
     Loaded,
     Proposal,
+    deleted,
     follow,
     from_pieces,
     in_pieces,
@@ -168,6 +169,7 @@ class Overseer:
             refuse(full)
             return
         slots.take(changes.added)
+        slots.retire(deleted(self.config, changes))
         self.config, self._digest = config, digest
         report_accepted(self._state, proposal)
         self.generation = self._state.accepted

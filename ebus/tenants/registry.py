@@ -1,4 +1,4 @@
-"""The registry: tenants that are made at run time, their keys' digests, and an audit log.
+"""The registry: tenants that are made at run time, and their keys' digests.
 
 Every change and its entry in the audit log are one transaction, which is durable when a method
 returns. It knows nothing of who is served, nor of how that is asked for.
@@ -6,23 +6,15 @@ returns. It knows nothing of who is served, nor of how that is asked for.
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import apsw
 import msgspec
 
-from ebus.backends.sqlite.connection import driver_errors, transaction
 from ebus.config import Scope
 from ebus.config.tenant_limits import checked_limits
-from ebus.core.backup import Snapshot as Copied
 from ebus.core.engine import check_durability
 from ebus.core.errors import (
     Conflict,
@@ -38,7 +30,6 @@ from ebus.core.errors import (
 from ebus.core.tenant import TenantName
 from ebus.tenants.model import (
     Action,
-    AuditEntry,
     By,
     Key,
     NewKey,
@@ -49,7 +40,7 @@ from ebus.tenants.model import (
     check_key_name,
     moment,
 )
-from ebus.tenants.schema import open_database
+from ebus.tenants.registry_file import RegistryFile, as_json, revision_of
 
 MAX_KEYS = 100
 """Of one tenant."""
@@ -64,56 +55,8 @@ _TENANT = "SELECT tenant, name, state, created_at_ms, durability, limits FROM te
 _KEYS = "SELECT tenant, name, digest, scope, expires_at_ms FROM keys"
 
 
-class Registry:
-    """One file, for callers of several threads; other processes may have it open too."""
-
-    def __init__(self, path: Path, *, now_s: Callable[[], float] = time.time) -> None:
-        self.path = path
-        self._now_s = now_s
-        self._lock = threading.Lock()
-        self._database: apsw.Connection | None = open_database(path)
-        self._file = os.stat(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Twice is fine."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-
-    def is_in_place(self) -> bool:
-        """Whether the file is still the one that was opened, and not gone or another."""
-        try:
-            return os.path.samestat(os.stat(self.path), self._file)
-        except OSError:
-            return False
-
-    @contextmanager
-    def _reading(self) -> Iterator[apsw.Connection]:
-        """One state of the file for the whole block."""
-        with self._lock, driver_errors(self.path):
-            assert self._database is not None, "the registry is closed"
-            with self._database:
-                yield self._database
-
-    @contextmanager
-    def _writing(self) -> Iterator[apsw.Connection]:
-        """All of the block or nothing, as the only writer of all processes."""
-        with self._lock, driver_errors(self.path):
-            assert self._database is not None, "the registry is closed"
-            with transaction(self._database):
-                yield self._database
+class Registry(RegistryFile):
+    """The tenants in it, and what was deleted of them."""
 
     def read(self) -> Snapshot:
         """All of it, in the order in which the tenants were made."""
@@ -125,26 +68,7 @@ class Registry:
                 _registered(row, keys.get(row[0], ()))
                 for row in database.execute(f"{_TENANT} ORDER BY tenant")
             )
-            return Snapshot(_revision(database), tenants)
-
-    def copy_into(self, file: Path) -> Copied:
-        """Write what it says into an empty file. Others go on reading and changing it."""
-        with self._lock, driver_errors(self.path):
-            assert self._database is not None, "the registry is closed"
-            self._database.execute("VACUUM INTO ?", (str(file),))
-        with driver_errors(file):
-            connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
-            try:
-                tenants: int = connection.execute("SELECT count(*) FROM tenants").get
-                revision = _revision(connection)
-            finally:
-                connection.close()
-        return Copied(position=revision, events=tenants, checkpoints={})
-
-    def revision(self) -> int:
-        """It grows with each change."""
-        with self._reading() as database:
-            return _revision(database)
+            return Snapshot(revision_of(database), tenants)
 
     def page(self, *, prefix: str = "", after: str = "", limit: int) -> list[Registered]:
         """Tenants in the order of their names."""
@@ -180,7 +104,7 @@ class Registry:
         _check_durability(durability)
         with self._writing() as database:
             self._refuse_taken(database, name)
-            row = (name, name.lower(), self._now_ms(), durability, _json(checked))
+            row = (name, name.lower(), self._now_ms(), durability, as_json(checked))
             database.execute(
                 "INSERT INTO tenants (name, folded, state, created_at_ms, durability, limits, "
                 "keys_made) VALUES (?, ?, 'active', ?, ?, ?, 0)",
@@ -242,7 +166,7 @@ class Registry:
             what: dict[str, Any] = {}
             if checked != before.limits:
                 query = "UPDATE tenants SET limits = ? WHERE tenant = ?"
-                database.execute(query, (_json(checked), number))
+                database.execute(query, (as_json(checked), number))
                 what["limits"] = checked
             if sets_durability and durability != before.durability:
                 _check_durability(durability)
@@ -357,30 +281,6 @@ class Registry:
             what = {"trash": id, "size_bytes": found.size_bytes}
             self._note(database, by, "purge", found.tenant, what)
 
-    def audit(
-        self, *, limit: int, before: int | None = None, tenant: str | None = None
-    ) -> list[AuditEntry]:
-        """The newest first. By id: a clock that jumps changes nothing about the order."""
-        with self._reading() as database:
-            rows = database.execute(
-                "SELECT id, at_ms, who, how, action, tenant, what FROM audit "
-                "WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR tenant = ?2) "
-                "ORDER BY id DESC LIMIT ?3",
-                (before, tenant, limit),
-            )
-            return [
-                AuditEntry(
-                    id=number,
-                    at_s=at_ms / 1_000,
-                    who=who,
-                    how=how,
-                    action=action,
-                    tenant=of,
-                    what=msgspec.json.decode(what),
-                )
-                for number, at_ms, who, how, action, of, what in rows
-            ]
-
     def _insert_key(self, database: apsw.Connection, number: int, key: NewKey) -> str:
         if key.scope not in get_args(Scope):
             raise InvalidInput(f"a scope is {', '.join(get_args(Scope))}, not {key.scope[:40]!r}")
@@ -408,27 +308,6 @@ class Registry:
         """Make room, or who rotates keys on a timer could do so 100 times only."""
         query = "DELETE FROM keys WHERE tenant = ? AND expires_at_ms <= ?"
         database.execute(query, (number, self._now_ms()))
-
-    def _note(
-        self,
-        database: apsw.Connection,
-        by: By,
-        action: Action,
-        tenant: str,
-        what: Mapping[str, Any],
-    ) -> None:
-        database.execute(
-            "INSERT INTO audit (at_ms, who, how, action, tenant, what) VALUES (?, ?, ?, ?, ?, ?)",
-            (self._now_ms(), by.who, by.how, action, tenant, _json(what)),
-        )
-
-    def _now_ms(self) -> int:
-        return round(1_000 * self._now_s())
-
-
-def _revision(database: apsw.Connection) -> int:
-    revision: int = database.execute("SELECT ifnull(max(id), 0) FROM audit").get
-    return revision
 
 
 def _find(database: apsw.Connection, name: str) -> tuple[int, Registered]:
@@ -494,7 +373,3 @@ def _no_key(name: str, key_name: str) -> UnknownKey:
 def _behind(prefix: str) -> str:
     """Behind every name that begins so: names are ASCII."""
     return f"{prefix}\x7f"
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

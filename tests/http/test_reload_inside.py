@@ -121,7 +121,19 @@ def test_when_there_are_no_numbers_left_it_is_said() -> None:
 def test_a_number_from_another_process_is_taken_over() -> None:
     slots = Slots(["alice"])
     slots.learn({"zoe": 7})
+    slots.learn({})
     assert slots.of("zoe") == 7
+    slots.take(["yan"])
+    assert slots.of("yan") == 8
+
+
+def test_a_number_is_never_anothers() -> None:
+    slots = Slots(["alice", "bob"], spare=0)
+    slots.retire(["bob"])
+    assert not slots.knows("bob")
+    slots.take(["bob", "carol"])
+    assert [slots.of(name) for name in ("alice", "bob", "carol")] == [0, 2, 3]
+    assert slots.refusal(["dave"]) is not None
 
 
 # What the processes share
