@@ -17,15 +17,15 @@ from ebus.config.tenant_limits import TENANT_LIMIT_KEYS
 from ebus.core.engine import SupportsAbsent, SupportsTrash, open_engine
 from ebus.core.errors import StoreBusy, TenantExists, TenantInFile
 from ebus.core.tenant import TenantName
-from ebus.http.routes.admin_shapes import (
+from ebus.tenants.model import By, NewKey, State, parse_end, parse_overlap
+from ebus.tenants.registry import Registry
+from ebus.tenants.shapes import (
     TenantKeyOut,
     audit_out,
     registered_out,
     served_out,
     trashed_out,
 )
-from ebus.tenants.model import By, NewKey, State, parse_end, parse_overlap
-from ebus.tenants.registry import Registry
 from ebus.tenants.trash import finish_deletions
 
 MOVE_TIMEOUT_S = 5.0

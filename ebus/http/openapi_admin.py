@@ -19,7 +19,7 @@ from ebus.http.openapi_shapes import (
     text,
 )
 from ebus.http.routes.admin import ChangeIn, CreateIn, KeyIn, RotateIn
-from ebus.http.routes.admin_shapes import AuditOut, DeletedOut, TenantKeyOut, TenantsOut, TrashOut
+from ebus.tenants.shapes import AuditOut, DeletedOut, TenantKeyOut, TenantsOut, TrashOut
 
 _CHANGING = (*READING, "404", "409")
 _TAKING_A_BODY = (*WRITING, "404", "409")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from ebus.http.figures import (
     BODY_BYTES_IN,
     BODY_BYTES_OUT,
@@ -22,27 +20,9 @@ from ebus.http.figures import (
 from ebus.http.operations import APPENDING, OPERATIONS
 from ebus.http.scraping import outlines_of
 from ebus.http.tenancy import Tenancy
+from ebus.tenants.shapes import TenantFiguresOut
 
 LOOK_TIMEOUT_S = 2.0
-
-
-class TenantFiguresOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is of a tenant now, and what it has done since the server's start."""
-
-    head: int | None
-    """Null where that is not known without opening a tenant that is closed."""
-
-    size_bytes: int | None
-    wal_bytes: int | None
-    """Null where nothing is stored, or the engine has no files."""
-
-    is_open: bool
-    requests: int
-    refusals: int
-    events_in: int
-    events_out: int
-    bytes_in: int
-    bytes_out: int
 
 
 async def figures_of(tenancy: Tenancy, names: Sequence[str]) -> dict[str, TenantFiguresOut]:

@@ -18,7 +18,12 @@ from ebus.core.tenant import TenantName
 from ebus.http.administration import Administration
 from ebus.http.answers import Answer
 from ebus.http.problems import not_for_tenants
-from ebus.http.routes.admin_shapes import (
+from ebus.http.tenancy import Tenancy
+from ebus.http.tenant import admin_of, is_admin
+from ebus.http.tenant_figures import figures_of
+from ebus.http.wire import Query, decode_body, read_body
+from ebus.tenants.model import By, parse_end, parse_overlap
+from ebus.tenants.shapes import (
     ALL_OF_THEM,
     AuditOut,
     DeletedOut,
@@ -31,11 +36,6 @@ from ebus.http.routes.admin_shapes import (
     served_out,
     trashed_out,
 )
-from ebus.http.tenancy import Tenancy
-from ebus.http.tenant import admin_of, is_admin
-from ebus.http.tenant_figures import figures_of
-from ebus.http.wire import Query, decode_body, read_body
-from ebus.tenants.model import By, parse_end, parse_overlap
 
 T = TypeVar("T")
 

@@ -8,11 +8,29 @@ import msgspec
 
 from ebus.config import Scope, TenantConfig
 from ebus.core.engine import Durability
-from ebus.http.tenant_figures import TenantFiguresOut
 from ebus.tenants.model import AuditEntry, Registered, State, Trashed, moment
 
 ALL_OF_THEM = 1_000
 """So many are listed at a time, at most."""
+
+
+class TenantFiguresOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is of a tenant now, and what it has done since the server's start."""
+
+    head: int | None
+    """Null where that is not known without opening a tenant that is closed."""
+
+    size_bytes: int | None
+    wal_bytes: int | None
+    """Null where nothing is stored, or the engine has no files."""
+
+    is_open: bool
+    requests: int
+    refusals: int
+    events_in: int
+    events_out: int
+    bytes_in: int
+    bytes_out: int
 
 
 class KeyOut(msgspec.Struct, frozen=True):
