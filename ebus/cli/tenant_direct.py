@@ -15,9 +15,10 @@ from ebus.config import Config
 from ebus.config.api_key import digest_of, new_key
 from ebus.config.tenant_limits import TENANT_LIMIT_KEYS
 from ebus.core.engine import SupportsAbsent, SupportsTrash, open_engine
-from ebus.core.errors import StoreBusy, TenantExists, TenantInFile
+from ebus.core.errors import StoreBusy
 from ebus.core.tenant import TenantName
 from ebus.tenants.model import By, NewKey, State, parse_end, parse_overlap
+from ebus.tenants.refusals import data_from_before, refuse_of_file, refuse_taken_by_file
 from ebus.tenants.registry import Registry
 from ebus.tenants.shapes import (
     TenantKeyOut,
@@ -52,16 +53,11 @@ class DirectTenants:
 
     def create(self, name: str, wanted: Mapping[str, Any]) -> Any:
         tenant = TenantName(name, max_chars=self._config.limits.max_tenant_name_chars)
-        for other in self._config.tenants:
-            if other.name.lower() == tenant.lower():
-                raise TenantExists(f"there is a tenant {other.name} in the config file")
+        refuse_taken_by_file(self._config.tenants, tenant)
         self._registry.refuse_taken(tenant)
         engine = self._engine
         if isinstance(engine, SupportsAbsent) and not engine.absent([tenant]):
-            raise TenantExists(
-                f"there is data of a tenant {tenant} from before, which is in no config: move it "
-                "away, or serve it from the config file"
-            )
+            raise data_from_before(tenant)
         key = new_key()
         new = NewKey(
             digest=digest_of(key.encode()), name=wanted.get("key_name"), scope=wanted["scope"]
@@ -157,8 +153,7 @@ class DirectTenants:
         return [_plain(audit_out(it)) for it in self._registry.audit(limit=limit, tenant=tenant)]
 
     def _refuse_file(self, name: str) -> None:
-        if any(tenant.name == name for tenant in self._config.tenants):
-            raise TenantInFile(f"tenant {name} is in the config file: change it there")
+        refuse_of_file(self._config.tenants, name)
 
 
 def _plain(out: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ebus.config import Config, TenantConfig
 from ebus.config.api_key import digest_of, new_key
-from ebus.core.errors import StoreBusy, TenantExists, TenantInFile, UnknownTenant
+from ebus.core.errors import StoreBusy, TenantExists, UnknownTenant
 from ebus.core.tenant import TenantName
 from ebus.http.config_watch import LOOK_EVERY_S
 from ebus.http.problems import Problem
@@ -19,6 +19,7 @@ from ebus.http.tenancy import Tenancy
 from ebus.tenants.claim import addresses_of_holders
 from ebus.tenants.model import AuditEntry, By, NewKey, Registered, State, Trashed
 from ebus.tenants.place import refuse_lost, registry_path
+from ebus.tenants.refusals import data_from_before, refuse_of_file, refuse_taken_by_file
 from ebus.tenants.registry import Registry
 
 logger = logging.getLogger("ebus.tenants")
@@ -128,17 +129,12 @@ class Administration:
 
     async def _refuse_taken(self, name: TenantName) -> None:
         """Unless the name is free; who asks for it at the same time is told by the registry."""
-        for tenant in self.in_file:
-            if tenant.name.lower() == name.lower():
-                raise TenantExists(f"there is a tenant {tenant.name} in the config file")
+        refuse_taken_by_file(self.in_file, name)
         if full := self._tenancy.refusal_of_one_more(name):
             raise TenantExists(full)
         await self._ask(lambda it: it.refuse_taken(name))
         if not await self._tenancy.holds_nothing_of(name):
-            raise TenantExists(
-                f"there is data of a tenant {name} from before, which is in no config: move "
-                "it away, or serve it from the config file"
-            )
+            raise data_from_before(name)
 
     async def set_state(self, name: str, state: State, *, by: By) -> Registered:
         self._refuse_file(name)
@@ -234,8 +230,7 @@ class Administration:
         _tell(by, "purge", trashed.tenant, trash=trash)
 
     def _refuse_file(self, name: str) -> None:
-        if self.find_in_file(name) is not None:
-            raise TenantInFile(f"tenant {name} is in the config file: change it there")
+        refuse_of_file(self.in_file, name)
 
     async def _change(self, do: Callable[[Registry], T]) -> T:
         """Change the registry, and return when every worker serves that."""
