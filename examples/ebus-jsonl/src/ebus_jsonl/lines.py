@@ -23,14 +23,20 @@ class Commit(msgspec.Struct, frozen=True):
     commit: int
     """Bytes of its other lines, which stand right before."""
     crc32: int
-    """Of these."""
+    """Of these, and of what follows here."""
     recorded_ns: int
     """When it was made, in Unix nanoseconds; it never goes down."""
     durability: Durability
     """With `full` it was written only once everything before it was on the disk."""
 
     def is_of(self, lines: bytes) -> bool:
-        return len(lines) == self.commit and zlib.crc32(lines) == self.crc32
+        """Whether these are the other lines, all of them and as they were written."""
+        return self == _commit(lines, self.recorded_ns, self.durability)
+
+
+def _commit(lines: bytes, recorded_ns: int, durability: Durability) -> Commit:
+    crc32 = zlib.crc32(f"{recorded_ns} {durability}".encode(), zlib.crc32(lines))
+    return Commit(len(lines), crc32, recorded_ns, durability)
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -76,7 +82,7 @@ def saved_of(line: bytes) -> Saved | None:
 
 
 def commit_line(lines: bytes, recorded_ns: int, durability: Durability) -> bytes:
-    return _encode(Commit(len(lines), zlib.crc32(lines), recorded_ns, durability)) + b"\n"
+    return _encode(_commit(lines, recorded_ns, durability)) + b"\n"
 
 
 def commit_of(line: bytes) -> Commit | None:
