@@ -16,6 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from ebus import engine_names
 from ebus.backends.sqlite import SqliteEngine
 from tests import in_memory
 from tests.conftest import ROOT
@@ -26,7 +27,6 @@ from tests.moving.logs import ODD, exported, fill, named
 tmp_path_factory = in_memory.tmp_path_factory
 
 EXAMPLE = ROOT / "examples" / "ebus-jsonl"
-PAGE = (ROOT / "docs" / "engines.md").read_text()
 KEY = "alice-secret-key-1234567890123456789012"
 
 
@@ -132,7 +132,7 @@ def test_once_it_is_removed_its_address_is_refused_by_name(
     copied = shutil.copytree(environment.directory, tmp_path / "environment", symlinks=True)
     without = Environment(copied)
     without.pip("uninstall", "--yes", "ebus-jsonl")
-    known = "known are http, https, memory, sqlite"
+    known = f"known are {', '.join(engine_names())}"
     checked = without.run("-m", "ebus", "check", "--config", str(config), cwd=tmp_path)
     assert checked.returncode == 1
     assert f"'jsonl' is unknown; {known}" in checked.stderr
