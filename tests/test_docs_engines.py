@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,7 @@ from ebus.client.engine import HttpEngine
 from ebus.testing import EngineConformance
 from ebus.testing.lifetime import Lifetime
 from tests.conftest import ROOT
+from tests.test_layering import imported
 
 PAGE = (ROOT / "docs" / "engines.md").read_text()
 EXAMPLE = ROOT / "examples" / "ebus-jsonl"
@@ -97,6 +99,17 @@ def test_every_excerpt_is_of_the_example(excerpt: str) -> None:
         return
     files = [*EXAMPLE.rglob("*.py"), EXAMPLE / "pyproject.toml"]
     assert any(excerpt in file.read_text() for file in files)
+
+
+def test_the_example_imports_nothing_but_the_core() -> None:
+    for module in (EXAMPLE / "src").rglob("*.py"):
+        for name in imported(module):
+            top = name.partition(".")[0]
+            assert (
+                top in sys.stdlib_module_names
+                or top in {"msgspec", "ebus_jsonl"}
+                or name.startswith("ebus.core.")
+            ), f"{module} imports {name}"
 
 
 def test_links_within_the_page_lead_somewhere() -> None:
