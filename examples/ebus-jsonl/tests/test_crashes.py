@@ -238,6 +238,30 @@ def test_what_a_failed_sync_was_for_is_written_anew(
         assert (first, synced) == (again, "sync")
 
 
+@by_fsync
+def test_what_no_sync_has_confirmed_is_written_anew_by_who_opens_it(
+    path: Path, done: list[str | bytes]
+) -> None:
+    """Nobody knows how the process fared that left it; and who reads it must find it again."""
+    _, begin, *_ = filled(path, "normal")
+    with JsonlEngine(path.parent) as engine:
+        store = engine.open("alice")
+        store.append([new_event(b"7")])
+    whole = path.read_bytes()
+    del done[:]
+    with JsonlEngine(path.parent) as engine:
+        engine.open("alice")
+    [again, *_] = done
+    assert isinstance(again, bytes)
+    assert whole.endswith(again)
+    assert again.startswith(b'{"position":7,')
+    path.write_bytes(whole[:begin])  # which has no commit that was synced
+    del done[:]
+    with JsonlEngine(path.parent) as engine:
+        engine.open("alice")
+    assert done[0] == whole[:begin]
+
+
 def test_a_tenant_is_open_in_one_engine_at_a_time(path: Path) -> None:
     with JsonlEngine(path.parent) as one, JsonlEngine(path.parent) as other:
         one.open("alice")

@@ -63,7 +63,6 @@ class TenantFile:
                 write_all(self._fd, HEADER, 0)
             yield from self._whole(file)
             self._check_torn(file)
-            self._synced = self.end  # once it is synced: nothing of it has to be written anew
             self._mend()
             sync_directory(self.path.parent)
 
@@ -76,6 +75,8 @@ class TenantFile:
                 lines.append(line)
             elif commit.is_of(b"".join(lines)):
                 yield Frame(self.end, lines, commit.recorded_ns)
+                if commit.durability == "full":
+                    self._synced = self.end  # not the commit itself: nobody knows how it fared
                 self.end += commit.commit + len(line)
                 lines = []
             else:
