@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ebus.backends.jetstream.address import NatsSettings, Options, parse
-from ebus.backends.jetstream.faults import NAME_IN_USE, NoStream
+from ebus.backends.jetstream.faults import NoStream
 from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES
 from ebus.backends.jetstream.naming import Names
@@ -42,9 +42,7 @@ class _Listed(msgspec.Struct, frozen=True):
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 
 
-class JetStreamEngine(
-    Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes
-):
+class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
     """Tenants in a cluster, each in a stream and a bucket of its own."""
 
     def __init__(self, options: Options, *, durability: Durability, limits: Limits) -> None:
@@ -170,7 +168,7 @@ class JetStreamEngine(
             "allow_direct": True,
             "allow_atomic": True,
             "allow_rollup_hdrs": not is_log,
-            "metadata": {TENANT_KEY: names.tenant, FORMAT_KEY: str(FORMAT)},
+            "metadata": {TENANT_KEY: str(names.tenant), FORMAT_KEY: str(FORMAT)},
         }
         call(self._link, f"STREAM.CREATE.{stream}", config)
         info = self._info(stream)
@@ -222,9 +220,7 @@ class _Factory(NatsSettings):
         super().__init__(secure=secure)
         self._is_secure = secure
 
-    def __call__(
-        self, location: str, *, durability: Durability, limits: Limits
-    ) -> JetStreamEngine:
+    def __call__(self, location: str, *, durability: Durability, limits: Limits) -> JetStreamEngine:
         options = parse(location, secure=self._is_secure)
         return JetStreamEngine(options, durability=durability, limits=limits)
 

@@ -12,11 +12,11 @@ import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from ebus.backends.jetstream.bucket import ID
 from ebus.backends.jetstream.faults import Lost
 from ebus.backends.jetstream.link import Answer, Link, Outgoing
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES, batch, message_of, seen_in
 from ebus.backends.jetstream.naming import Names, digest_of
-from ebus.backends.jetstream.bucket import ID
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.errors import EbusError
 from ebus.core.limits import MIB

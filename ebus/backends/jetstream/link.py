@@ -42,6 +42,7 @@ MAX_TRY_S = 2.0
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between tries; the last one again and again."""
 
+
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message to be published."""
 
@@ -373,7 +374,7 @@ class Link:
         try:
             await asyncio.wait_for(connecting, patience_s)
             await client.open_inbox()
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, nats.errors.Error, OSError) as error:
             trouble = self._trouble or str(error) or type(error).__name__
             await _close(client)
             raise self._unavailable(f"cannot connect: {trouble}") from None

@@ -18,7 +18,6 @@ Heard = Callable[[int], None]
 """Told how far the log is at least; 0 when nobody knows."""
 
 
-
 class News:
     """What is told of one tenant's log. It is listened to while anybody wants to know."""
 

@@ -28,11 +28,11 @@ from ebus.backends.jetstream.messages import (
 from ebus.backends.jetstream.naming import Names, name_of
 from ebus.backends.jetstream.news import News
 from ebus.backends.jetstream.reading import Found, first_recorded, read_forwards, search
-from ebus.backends.jetstream.stream import Stream, StreamInfo as JetStreamInfo, purge
+from ebus.backends.jetstream.stream import Stream, purge
+from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
-    EbusError,
     EventTooLarge,
     InvalidRange,
     StoreBusy,
@@ -138,6 +138,7 @@ class JetStreamStore(
     def _commit(self, writes: Sequence[Write]) -> list[Written]:
         known = self._known
         checked = self._check(writes)
+        good = [it for it, no in zip(writes, checked.refusals, strict=True) if no is None]
         if not known.is_current:
             known.refresh()
             self._ids.catch_up()
@@ -145,7 +146,7 @@ class JetStreamStore(
             known.refresh()  # what others have stored counts too
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
-                known.prepare(writes)
+                known.prepare(good)
             plan = plan_writes(
                 writes,
                 checked,
@@ -300,7 +301,7 @@ class JetStreamStore(
             state = self._info().state
             head = state.last_seq
             if wanted is not None:
-                first = state.first_seq
+                first = max(1, state.first_seq)
                 start, stop = bounds.start, min(bounds.stop, head)
                 for since_ns, is_end in ((wanted.since_ns, False), (wanted.until_ns, True)):
                     if since_ns is None:
@@ -310,11 +311,12 @@ class JetStreamStore(
                 bounds = type(bounds)(start, stop, bounds.limit, bounds.max_bytes)
             if backwards:
                 bounds = type(bounds)(
-                    max(bounds.start, state.first_seq), bounds.stop, bounds.limit, bounds.max_bytes
+                    max(bounds.start, state.first_seq, 1),
+                    bounds.stop,
+                    bounds.limit,
+                    bounds.max_bytes,
                 )
-            return search(
-                self._log, self._names, bounds, wanted, backwards=backwards, head=head
-            )
+            return search(self._log, self._names, bounds, wanted, backwards=backwards, head=head)
 
     def streams(
         self, prefix: str = "", *, after: str = "", limit: int | None = None
@@ -376,8 +378,9 @@ class JetStreamStore(
         return head
 
     def _info(self) -> JetStreamInfo:
+        least = self._known.head
         info = self._log.info()
-        self._known.check(info)
+        self._known.check(info, least)
         return info
 
     def count(self) -> int:
@@ -390,9 +393,7 @@ class JetStreamStore(
             while (head := self.head()) < position and time.monotonic() < until_s:
                 with self._changed:
                     pause_s = min(LOOK_AGAIN_S, max(0.0, until_s - time.monotonic()))
-                    self._changed.wait_for(
-                        lambda: self._seen >= position or self._closed, pause_s
-                    )
+                    self._changed.wait_for(lambda: self._seen >= position or self._closed, pause_s)
         return head
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
@@ -414,12 +415,16 @@ class JetStreamStore(
 
     def subscription(self, name: str) -> Subscription | None:
         with self._call():
+            if not _is_text(name):
+                return None
             return self._bucket.subscriptions([name])[name].subscription
 
     def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         if expected is not None:
             check_saved_position(expected)
         with self._call():
+            if not _is_text(name):
+                return False
             for _ in range(MAX_TRIES):
                 held = self._bucket.subscriptions([name])[name]
                 if held.subscription is None:
@@ -471,9 +476,7 @@ class JetStreamStore(
         streams = list(versions)
         for at in range(0, len(streams), _ASKED_AT_ONCE):
             few = streams[at : at + _ASKED_AT_ONCE]
-            last = self._log.ask_leader(
-                [{"last_by_subj": self._names.of_stream(it)} for it in few]
-            )
+            last = self._log.ask_leader([{"last_by_subj": self._names.of_stream(it)} for it in few])
             for stream, message in zip(few, last, strict=True):
                 if message is not None and message.sequence > through:
                     del versions[stream]
@@ -567,7 +570,7 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     """Writes in groups of so many events as are stored together. Most often there is one."""
     begin = events = 0
     for at, write in enumerate(writes):
-        size = len(write.events) if isinstance(write, Append) else 0
+        size = _size(write)
         if events + size > MAX_BATCH_MESSAGES and at > begin:
             yield writes[begin:at]
             begin, events = at, 0
@@ -575,10 +578,20 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     yield writes[begin:] if begin else writes
 
 
+def _size(write: Write) -> int:
+    """How many events a write is of; 0 for one that is refused anyway."""
+    try:
+        return len(write.events) if isinstance(write, Append) else 0
+    except TypeError:
+        return 0
+
+
 def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | None:
     """The refusal of an event that would make too large a message."""
-    spare = most - limits.max_metadata_bytes - 8 * (
-        limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars
+    spare = (
+        most
+        - limits.max_metadata_bytes
+        - 8 * (limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars)
     )
     for index, event in enumerate(append.events):
         if event_bytes(event) > spare:
@@ -590,6 +603,7 @@ def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | Non
 
 
 def _is_text(id: str) -> bool:
+    """Whether it has no lone surrogates: nothing is stored under a name that has."""
     try:
         id.encode()
     except UnicodeEncodeError:

@@ -14,7 +14,6 @@ from ebus.backends.jetstream.faults import (
     NO_MESSAGE,
     ApiError,
     Lost,
-    NoStream,
     WrongSequence,
     is_passing,
     refuse,
