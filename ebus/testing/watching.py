@@ -39,7 +39,8 @@ class Told:
     def wait_until(self, holds: Callable[[], bool], times: int = 0) -> None:
         """Return when this holds, which is looked at after each call and at no other time.
 
-        Of the first so many calls none counts.         Whoever calls does not wait for it: the store may need the thread that calls.
+        Of the first so many calls none counts. Whoever calls does not wait for
+        it: the store may need the thread that calls.
         """
         while True:
             self.wait(times)
