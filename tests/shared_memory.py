@@ -42,10 +42,12 @@ class SharedStore(MemoryStore, SupportsWatch):
         watcher = object()
         with self._open_log():
             self.log.watchers[watcher] = (self, moved)
+            self.log.changed.notify_all()
 
         def end() -> None:
             with self.log.lock:
                 self.log.watchers.pop(watcher, None)
+                self.log.changed.notify_all()
 
         return end
 
