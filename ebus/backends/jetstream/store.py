@@ -57,6 +57,7 @@ from ebus.core.store import (
     SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -89,6 +90,7 @@ class JetStreamStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsWatch,
 ):
     """One tenant's log."""
 
@@ -165,6 +167,8 @@ class JetStreamStore(
                 known.is_current = False
                 raise
             self._save_subscriptions(writes, checked, plan)
+            if plan.encoded or plan.subscriptions:
+                self._news.tell(plan.head)
             return plan.results
         raise StoreBusy(f"{self._names.log}: others write so much that nothing else gets through")
 
@@ -209,7 +213,6 @@ class JetStreamStore(
         self._log.append(messages, behind=known.head)
         known.stored(plan, recorded_ns, sum(len(it[0]) + len(it[1]) + 96 for it in messages))
         self._told(plan.head)
-        self._news.tell(plan.head)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -399,8 +402,8 @@ class JetStreamStore(
         return head
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
-        """Have `moved` called when another server has written; see `SupportsNews`."""
-        return self._news.watch(lambda _: moved())
+        with self._call():
+            return self._news.watch(lambda _: moved())
 
     def _told(self, head: int) -> None:
         """The log is at least there."""
@@ -434,6 +437,7 @@ class JetStreamStore(
                 refuse_unexpected(held.subscription.position, expected)
                 with suppress(WrongSequence):  # and then once more
                     self._bucket.delete(name, behind=held.sequence)
+                    self._news.tell(0)
                     return True
             raise StoreBusy(f"{self._names.log}: others change {name!r} all the time")
 
