@@ -192,7 +192,9 @@ def test_a_server_on_it_has_what_it_answered_after_it_was_killed(
             (2, {"order": "A-001"}),
         ]
         assert append(server, order) == {"saved": 1, "first_position": 3, "last_position": 3}
-        assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+        health = httpx.get(f"{server.url}/health?details=true", timeout=60).json()
+        assert health["status"] == "healthy"
+        assert health["acknowledgement"]["durable"] is True
     assert "Traceback" not in server.log
 
 

@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
+    SupportsAcknowledgement,
     SupportsHealth,
     SupportsInspect,
     check_durability,
@@ -22,8 +24,15 @@ from ebus_jsonl.store import JsonlStore
 
 SUFFIX = ".jsonl"
 
+WORTH: dict[Durability, Acknowledgement] = {
+    "full": Acknowledgement("synced to this machine's disk before the answer", is_durable=True),
+    "normal": Acknowledgement(
+        "handed to this machine's system before the answer, and synced later", is_durable=False
+    ),
+}
 
-class JsonlEngine(Engine, SupportsHealth, SupportsInspect):
+
+class JsonlEngine(Engine, SupportsHealth, SupportsInspect, SupportsAcknowledgement):
     """Tenants as files in one directory, which is made with the first of them.
 
     A tenant is open in one engine at a time; `open` raises `StoreBusy` in every other.
@@ -91,6 +100,9 @@ class JsonlEngine(Engine, SupportsHealth, SupportsInspect):
             place = place.parent  # not made yet: could it be?
         if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
             raise StoreUnavailable(f"{place} is not a directory that can be written")
+
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        return WORTH[durability or self._durability]
 
     def inspect(self, name: str) -> str:
         path = self._path(self._name(name))
