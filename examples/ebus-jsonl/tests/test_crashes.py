@@ -83,6 +83,9 @@ def test_of_a_file_that_ends_anywhere_the_whole_commits_are_left(path: Path) -> 
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
         commits = sum(end <= size for end in ends[1:])
+        with JsonlEngine(path.parent) as engine:
+            engine.open("alice")
+        assert path.read_bytes() == whole[: ends[commits]]
         assert found(path) == data_of(*BATCHES[:commits]), f"of {size} bytes"
 
 
@@ -168,6 +171,7 @@ def test_what_a_disk_refuses_is_not_there_and_the_next_append_is(
     with JsonlEngine(path.parent, durability=durability) as engine:
         store = engine.open("alice")
         store.append(BATCHES[0])
+        before = path.read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(jsonl_file, name, failing(real, number, times))
             while store.head() == 2:
@@ -175,6 +179,7 @@ def test_what_a_disk_refuses_is_not_there_and_the_next_append_is(
                     store.append(BATCHES[1])
                 except error:
                     assert store.head() == 2
+                    assert times > 1 or path.read_bytes() == before
         store.append(BATCHES[2])
     assert found(path) == data_of(*BATCHES)
 
