@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from nats.aio.subscription import Subscription
 
-from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.backends.jetstream.naming import Names
 from ebus.core.errors import StoreUnavailable
 
@@ -40,7 +40,11 @@ class News:
 
     def tell(self, head: int) -> None:
         """Tell the others; returns at once."""
-        self._link.tell(self._subject, b"%b %d" % (self._me, head))
+        self._link.tell(self.of(head))
+
+    def of(self, head: int) -> Outgoing:
+        """What tells that the log is at least at this position."""
+        return Outgoing(self._subject, b"%b %d" % (self._me, head))
 
     def watch(self, heard: Heard) -> Callable[[], None]:
         """Have this called, in the link's thread, until what is returned is called.
