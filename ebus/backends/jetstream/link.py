@@ -20,7 +20,7 @@ import msgspec
 import nats.errors
 import uvloop
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription
+from nats.aio.subscription import Subscription as Listening
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
@@ -31,6 +31,8 @@ from ebus.core.limits import MIB
 logger = logging.getLogger("ebus.engine")
 
 T = TypeVar("T")
+
+__all__ = ["LEAST_VERSION", "MAX_TRY_S", "Answer", "Link", "Listening", "Outgoing", "pauses"]
 
 LEAST_VERSION = (2, 12)
 """Of the server: the first one with atomic batches."""
@@ -321,7 +323,7 @@ class Link:
         client = await self._connected(patience_s)
         return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
 
-    async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Subscription:
+    async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
 
         async def on_message(message: Any) -> None:
@@ -335,7 +337,7 @@ class Link:
             raise self._unavailable(str(error) or "cannot subscribe") from None
         return subscription
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    async def unsubscribe(self, subscription: Listening) -> None:
         try:
             await subscription.unsubscribe()
         except (nats.errors.Error, OSError) as error:

@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nats.aio.subscription import Subscription
-
-from ebus.backends.jetstream.link import Link, Outgoing
+from ebus.backends.jetstream.link import Link, Listening, Outgoing
 from ebus.backends.jetstream.naming import Names
 from ebus.core.errors import StoreUnavailable
 
@@ -36,7 +34,7 @@ class News:
         """So that nobody hears what he has said himself."""
         # Of the link's loop:
         self._changing = asyncio.Lock()
-        self._subscription: Subscription | None = None
+        self._subscription: Listening | None = None
 
     def tell(self, head: int) -> None:
         """Tell the others; returns at once."""
