@@ -20,6 +20,7 @@ OF_OURS = {
     "ebus/__main__.py": {"cli"},
     "ebus/core": {"core"},
     "ebus/backends/__init__.py": set(),
+    "ebus/backends/jetstream": {"core", "backends.jetstream"},
     "ebus/backends/memory.py": {"core"},
     "ebus/backends/sqlite": {"core", "backends.sqlite"},
     "ebus/bus": {"core", "bus", ""},
@@ -36,6 +37,7 @@ OF_OURS = {
 OF_OTHERS = {
     "ebus/__init__.py": set[str](),
     "ebus/core": {"msgspec"},
+    "ebus/backends/jetstream": {"msgspec"},
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
     "ebus/bus": {"msgspec"},

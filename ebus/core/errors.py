@@ -38,6 +38,7 @@
     │   │   └── QuotaExceeded     or what the tenant may take of it
     │   ├── StoreOverloaded       more is waiting for this tenant than its queue may hold
     │   └── StoreUnavailable      the disk or the cluster failed
+    │       └── OutcomeUnknown    and what was asked may have been done, or be done yet
     └── StoreRefused              the stored data is not to be touched
         ├── StoreDamaged
         ├── StoreForeign          the file is somebody else's
@@ -259,6 +260,15 @@ class StoreOverloaded(StoreError):
 
 class StoreUnavailable(StoreError):
     code = "store_unavailable"
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """No answer came for so long that nobody can tell whether the write is stored.
+
+    Reading tells later. An event with an id may be sent again: it is stored once.
+    """
+
+    code = "outcome_unknown"
 
 
 class StoreRefused(EbusError):

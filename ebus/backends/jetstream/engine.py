@@ -1,0 +1,242 @@
+"""The engine that keeps each tenant in a stream of a NATS JetStream cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from ebus.backends.jetstream.address import NatsSettings, Options, parse
+from ebus.backends.jetstream.faults import NoStream
+from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES
+from ebus.backends.jetstream.naming import Names
+from ebus.backends.jetstream.store import JetStreamStore
+from ebus.backends.jetstream.stream import Stream, StreamConfig, StreamInfo, call
+from ebus.core.engine import (
+    Durability,
+    Engine,
+    SupportsAbsent,
+    SupportsHealth,
+    SupportsInspect,
+)
+from ebus.core.errors import StoreClosed, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.limits import Limits
+from ebus.core.observing import Sizes, SupportsSizes
+from ebus.core.tenant import TenantName
+
+FORMAT = 1
+"""Of what is stored; in the metadata of the streams."""
+
+TENANT_KEY, FORMAT_KEY = "ebus.tenant", "ebus.format"
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    streams: list[str] | None = None
+    total: int = 0
+
+
+_decode_listed = msgspec.json.Decoder(_Listed).decode
+
+
+class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
+    """Tenants in a cluster, each in a stream and a bucket of its own."""
+
+    def __init__(self, options: Options, *, durability: Durability, limits: Limits) -> None:
+        self._options = options
+        self._durability = durability
+        self._limits = replace(
+            limits, max_batch_events=min(limits.max_batch_events, MAX_BATCH_MESSAGES)
+        )
+        self._link = Link(options)
+        self._stores: dict[TenantName, JetStreamStore] = {}
+        self._lock = threading.Lock()
+        self._opening: dict[TenantName, threading.Lock] = {}
+        """So that nobody waits for another tenant's stream."""
+        self._closed = False
+
+    def open(self, name: str, *, durability: Durability | None = None) -> JetStreamStore:
+        tenant = self._name(name)
+        with self._by_itself(tenant):
+            store = self._stores.get(tenant)
+            if store is None or store.closed:
+                store = self._open(tenant)
+                with self._lock:
+                    if self._closed:
+                        store.close()
+                    self._check_open()
+                    self._stores[tenant] = store
+            return store
+
+    @contextmanager
+    def _by_itself(self, tenant: TenantName) -> Iterator[None]:
+        """One thread at a time opens or drops a tenant."""
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(tenant, threading.Lock())
+        with opening:
+            yield
+
+    def _open(self, tenant: TenantName) -> JetStreamStore:
+        names = Names(self._options.prefix, tenant)
+        # The bucket first: where there is a log, there is all of it.
+        for stream in (names.bucket, names.log):
+            info = self._info(stream) or self._make(stream, names)
+            self._check_stream(info, tenant)
+        has_replicas = info.config.num_replicas > 1
+        log = Stream(self._link, names.log, has_replicas=has_replicas)
+        bucket = Stream(self._link, names.bucket, has_replicas=has_replicas)
+        return JetStreamStore(self._link, names, log, bucket, info.created, self._limits)
+
+    def tenants(self) -> list[TenantName]:
+        with self._lock:
+            self._check_open()
+        prefix = self._options.prefix
+        found: list[str] = []
+        while True:
+            request = {"subject": f"{prefix}.*.*.*", "offset": len(found)}
+            listed = _decode_listed(call(self._link, "STREAM.NAMES", request))
+            found += listed.streams or []
+            if not listed.streams or len(found) >= listed.total:
+                break
+        names = [it.removeprefix(f"{prefix}-") for it in found if it.startswith(f"{prefix}-")]
+        return sorted(self._name(it) for it in names)
+
+    def drop(self, name: str) -> None:
+        tenant = self._name(name)
+        names = Names(self._options.prefix, tenant)
+        with self._by_itself(tenant):
+            store = self._stores.pop(tenant, None)
+            if store is not None:
+                store.close()
+            for stream in (names.log, names.bucket):
+                info = self._info(stream)
+                if info is not None:
+                    self._check_owner(info, tenant)
+                    try:
+                        call(self._link, f"STREAM.DELETE.{stream}")
+                    except NoStream:
+                        continue
+
+    def check_health(self) -> None:
+        self._link.check()
+        call(self._link, "INFO")
+
+    def inspect(self, name: str) -> str:
+        tenant = self._name(name)
+        info = self._info(Names(self._options.prefix, tenant).log)
+        if info is None:
+            return "new"
+        self._check_stream(info, tenant)
+        return "ready"
+
+    def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
+        return frozenset(names) - frozenset(self.tenants())
+
+    def sizes(self, name: str) -> Sizes | None:
+        names = Names(self._options.prefix, self._name(name))
+        found = [self._info(it) for it in (names.log, names.bucket)]
+        if found[0] is None:
+            return None
+        return Sizes(sum(it.state.bytes for it in found if it is not None), 0)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            stores = list(self._stores.values())
+            self._stores.clear()
+        for store in stores:
+            store.close()
+        self._link.close()
+
+    def _name(self, name: str) -> TenantName:
+        return TenantName(name, max_chars=self._limits.max_tenant_name_chars)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("the engine is closed")
+
+    def _info(self, stream: str) -> StreamInfo | None:
+        try:
+            return Stream(self._link, stream, has_replicas=False).info()
+        except NoStream:
+            return None
+
+    def _make(self, stream: str, names: Names) -> StreamInfo:
+        """Make a stream, or find that another server has just made it."""
+        is_log = stream == names.log
+        config: dict[str, Any] = {
+            "name": stream,
+            "subjects": [names.events, names.gap] if is_log else [f"{names.keys}.>"],
+            "storage": self._options.storage,
+            "num_replicas": self._options.replicas,
+            "retention": "limits",
+            "discard": "new",
+            "max_msgs_per_subject": -1 if is_log else 1,
+            "deny_delete": not is_log,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "allow_rollup_hdrs": not is_log,
+            "metadata": {TENANT_KEY: str(names.tenant), FORMAT_KEY: str(FORMAT)},
+        }
+        call(self._link, f"STREAM.CREATE.{stream}", config)
+        info = self._info(stream)
+        if info is None:
+            raise StoreRefused(f"the stream {stream} was made, and deleted at once")
+        return info
+
+    def _check_stream(self, info: StreamInfo, tenant: TenantName) -> None:
+        """Refuse a stream that is not ours, or that would lose what is stored."""
+        self._check_owner(info, tenant)
+        config = info.config
+        is_log = not config.name.startswith("KV_")
+        wrong = [
+            word
+            for word, is_wrong in (
+                ("retention is not limits", config.retention != "limits"),
+                ("max_age is set", config.max_age > 0),
+                ("discard is old, with a limit", config.discard != "new" and _is_limited(config)),
+                ("max_msgs_per_subject is set", is_log and config.max_msgs_per_subject > 0),
+                ("allow_direct is off", not config.allow_direct),
+                ("allow_atomic is off", not config.allow_atomic),
+                ("it is sealed", config.sealed),
+            )
+            if is_wrong
+        ]
+        if wrong:
+            raise StoreRefused(
+                f"the stream {config.name} would lose events, or cannot take them: "
+                + ", ".join(wrong)
+            )
+
+    @staticmethod
+    def _check_owner(info: StreamInfo, tenant: TenantName) -> None:
+        metadata, name = info.config.metadata, info.config.name
+        if metadata.get(TENANT_KEY) != tenant:
+            raise StoreForeign(f"the stream {name} is somebody else's: ebus has not made it")
+        if int(metadata.get(FORMAT_KEY, "0")) > FORMAT:
+            raise StoreNewer(f"the stream {name} is of a newer ebus")
+
+
+def _is_limited(config: StreamConfig) -> bool:
+    return config.max_msgs > 0 or config.max_bytes > 0
+
+
+class _Factory(NatsSettings):
+    """The `EngineFactory` of `nats:` or of `tls:`."""
+
+    def __init__(self, *, secure: bool) -> None:
+        super().__init__(secure=secure)
+        self._is_secure = secure
+
+    def __call__(self, location: str, *, durability: Durability, limits: Limits) -> JetStreamEngine:
+        options = parse(location, secure=self._is_secure)
+        return JetStreamEngine(options, durability=durability, limits=limits)
+
+
+open_nats = _Factory(secure=False)
+open_tls = _Factory(secure=True)

@@ -1,0 +1,305 @@
+"""One stream of JetStream: asked for its state, read, and written to at an expected sequence."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from ebus.backends.jetstream.faults import (
+    INCOMPLETE_BATCH,
+    NO_MESSAGE,
+    ApiError,
+    Lost,
+    WrongSequence,
+    is_passing,
+    refusal,
+)
+from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, pauses
+from ebus.backends.jetstream.messages import (
+    COMMIT,
+    EXPECTED_KEY_SEQUENCE,
+    EXPECTED_SEQUENCE,
+    EXPECTED_STREAM,
+    Message,
+    batch,
+    message_of,
+)
+from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
+from ebus.core.limits import KIB
+
+API = "$JS.API"
+
+MIN_PAGE_BYTES = 64 * KIB
+"""What is asked for at once, at least: a server counts more bytes of an event than we do."""
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    subjects: dict[str, int] = {}
+    last_ts: str = ""
+
+
+class StreamConfig(msgspec.Struct, frozen=True):
+    """What of a stream's settings matters to us."""
+
+    name: str
+    subjects: list[str] = []
+    num_replicas: int = 1
+    storage: str = "file"
+    discard: str = "old"
+    retention: str = "limits"
+    max_age: int = 0
+    max_msgs: int = -1
+    max_bytes: int = -1
+    max_msgs_per_subject: int = -1
+    allow_direct: bool = False
+    allow_atomic: bool = False
+    sealed: bool = False
+    deny_delete: bool = False
+    deny_purge: bool = False
+    metadata: dict[str, str] = {}
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    config: StreamConfig
+    state: StreamState
+    created: str
+    total: int = 0
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    subject: str
+    seq: int
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _Got(msgspec.Struct, frozen=True):
+    message: _Stored | None = None
+    error: ApiError | None = None
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    seq: int = 0
+    error: ApiError | None = None
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    error: ApiError | None = None
+
+
+_decode_got = msgspec.json.Decoder(_Got).decode
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+_decode_outcome = msgspec.json.Decoder(_Outcome).decode
+_decode_info = msgspec.json.Decoder(StreamInfo).decode
+encode = msgspec.json.Encoder().encode
+
+
+def call(link: Link, subject: str, request: Any = None) -> bytes:
+    """What the API answers; an error is raised."""
+    payload = b"" if request is None else encode(request)
+    [answer] = link.ask(f"{API}.{subject}", payload)
+    outcome = _decode_outcome(answer.data)
+    if outcome.error is not None:
+        raise refusal(outcome.error, subject)
+    return answer.data
+
+
+class Stream:
+    """A stream by its name.
+
+    Raises `NoStream` where there is none, and `StoreUnavailable` when the cluster does not answer.
+    What is read comes from any replica, and is complete up to what the leader had when it was
+    asked.
+    """
+
+    def __init__(self, link: Link, name: str, *, has_replicas: bool) -> None:
+        self.name = name
+        self._link = link
+        self._has_replicas = has_replicas
+
+    def info(self, *, subjects: str | None = None, offset: int = 0) -> StreamInfo:
+        """What the leader says. With `subjects`, how many messages each such subject has."""
+        request = {"subjects_filter": subjects, "offset": offset} if subjects else None
+        return _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+
+    def last(self, subject: str) -> Message | None:
+        """The last message of a subject, which may have wildcards, as the leader has it."""
+        return self.ask_leader([{"last_by_subj": subject}])[0]
+
+    def next(self, subject: str, sequence: int) -> Message | None:
+        """The first message of a subject at or behind a sequence, as the leader has it."""
+        return self.ask_leader([{"seq": sequence, "next_by_subj": subject}])[0]
+
+    def ask_leader(self, requests: Sequence[dict[str, Any]]) -> list[Message | None]:
+        """The messages that these ask for, all at once."""
+        subject = f"{API}.STREAM.MSG.GET.{self.name}"
+        answers = self._link.ask_all([(subject, encode(it)) for it in requests])
+        return [self._got(answer.data) for answer in answers]
+
+    def _got(self, data: bytes) -> Message | None:
+        got = _decode_got(data)
+        if got.message is not None:
+            it = got.message
+            return Message(it.seq, it.subject, it.hdrs, it.data)
+        error = got.error or ApiError()
+        if error.err_code == NO_MESSAGE:
+            return None
+        raise refusal(error, self.name)
+
+    def read(
+        self, subject: str, start: int, *, many: int, max_bytes: int
+    ) -> Iterator[list[Message]]:
+        """Messages from a sequence on, in order, in lists of at most `many` and some `max_bytes`.
+
+        The last list is empty: behind it the leader has nothing either. One that does not end
+        there may have fewer.
+        """
+        following = start
+        while True:
+            found, is_all = self._get(subject, following, many, max_bytes)
+            if not found and self._has_replicas:
+                # The one that was asked may be behind the others.
+                message = self.next(subject, following)
+                found = [] if message is None else [message]
+            yield found
+            if not found:
+                return
+            following = found[-1].sequence + 1
+            if is_all and not self._has_replicas:
+                yield []
+                return
+
+    def _get(
+        self, subject: str, start: int, many: int, max_bytes: int
+    ) -> tuple[list[Message], bool]:
+        """One page from any replica, and whether it has nothing behind it."""
+        request = {
+            "seq": start,
+            "next_by_subj": subject,
+            "batch": many,
+            "max_bytes": max(max_bytes, MIN_PAGE_BYTES),
+        }
+        answers = self.ask_any(request)
+        end = answers.pop()
+        if end.headers is not None and b"NATS/1.0 404" in end.headers:
+            return [], True
+        if end.headers is None or b"NATS/1.0 204" not in end.headers:
+            said = (end.headers or end.data)[:80].decode(errors="replace")
+            raise StoreUnavailable(f"{self.name}: a page ended with {said!r}")
+        return [message_of(it) for it in answers], b"Nats-Num-Pending: 0\r\n" in end.headers
+
+    def ask_any(self, request: dict[str, Any]) -> list[Answer]:
+        """What any replica answers to a direct get; the last of it says how it ended."""
+        subject = f"{API}.DIRECT.GET.{self.name}"
+        until_s = time.monotonic() + self._link.options.timeout_s
+        for pause_s in pauses():
+            answers = self._link.ask(subject, encode(request), has_many=True)
+            if not answers[-1].has_no_responders:
+                break
+            self.info()  # or there is no such stream
+            if time.monotonic() > until_s:
+                raise StoreUnavailable(f"{self.name}: no replica answers")
+            time.sleep(pause_s)
+        return answers
+
+    def append(
+        self,
+        messages: Sequence[tuple[str, bytes, dict[str, str]]],
+        *,
+        behind: int,
+        key: str | None = None,
+    ) -> int:
+        """Store messages together behind a sequence; returns the last one's sequence.
+
+        That is where the stream has to be, or with a `key`, which is a subject, its last message.
+        An answer that is lost is looked for: the message behind that sequence is ours, or it is
+        somebody else's, and then ours never will be stored, since sequences only grow. That needs
+        no window of time, as message ids do.
+
+        Raises `WrongSequence`, and `OutcomeUnknown` when the cluster was away for too long.
+        """
+        commit = secrets.token_hex(12)
+        subject, payload, headers = messages[0]
+        expected = EXPECTED_SEQUENCE if key is None else EXPECTED_KEY_SEQUENCE
+        first = {**headers, EXPECTED_STREAM: self.name, expected: str(behind), COMMIT: commit}
+        messages = [(subject, payload, first), *messages[1:]]
+        until_s = time.monotonic() + self._link.options.timeout_s
+        is_in_doubt = False
+        trouble = "no answer"
+        for pause_s in pauses():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                break
+            sequence = None
+            try:
+                sequence = self._publish(messages, min(MAX_TRY_S, left_s))
+                trouble = "the cluster is not ready"
+            except Lost as lost:
+                is_in_doubt, trouble = True, str(lost)
+            except WrongSequence:
+                if not is_in_doubt:
+                    raise
+            except StoreUnavailable as error:
+                trouble = str(error)
+            if sequence is None and is_in_doubt:
+                sequence = self._find(commit, behind, key, len(messages))
+            if sequence is not None:
+                if key is None and sequence != behind + len(messages):
+                    raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
+                return sequence
+            time.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
+        if is_in_doubt:
+            raise OutcomeUnknown(f"{self.name}: it is not known whether it was stored: {trouble}")
+        raise StoreUnavailable(f"{self.name}: nothing was stored: {trouble}")
+
+    def _publish(
+        self, messages: Sequence[tuple[str, bytes, dict[str, str]]], patience_s: float
+    ) -> int | None:
+        """One try: the last one's sequence, or None when nothing was stored for now."""
+        outgoing = batch(messages, secrets.token_hex(12))
+        answer = self._link.publish(outgoing, patience_s=patience_s)
+        if answer.has_no_responders:
+            self.info()  # or there is no such stream
+            return None
+        ack = _decode_ack(answer.data)
+        if ack.error is None:
+            return ack.seq
+        if is_passing(ack.error) or ack.error.err_code == INCOMPLETE_BATCH:
+            return None
+        raise refusal(ack.error, self.name)
+
+    def _find(self, commit: str, behind: int, key: str | None, size: int) -> int | None:
+        """Where a commit is whose answer was lost; None when it is not there yet, or nobody tells.
+
+        Raises `WrongSequence` when it never will be.
+        """
+        try:
+            found = self.next(">", behind + 1) if key is None else self.last(key)
+        except StoreUnavailable:
+            return None
+        if key is not None:
+            if found is not None and found.commit == commit:
+                return found.sequence
+            if (found.sequence if found is not None else 0) == behind:
+                return None
+            raise WrongSequence(key)
+        if found is None:
+            return None
+        if found.commit == commit:
+            return behind + size
+        if found.sequence > behind + 1:
+            raise OutcomeUnknown(f"{self.name}: what was stored behind {behind} is gone already")
+        raise WrongSequence(str(behind))
+
+
+def purge(link: Link, name: str, request: dict[str, Any]) -> None:
+    """Take messages away: all before a sequence, or all of a subject. Sequences stay."""
+    call(link, f"STREAM.PURGE.{name}", request)

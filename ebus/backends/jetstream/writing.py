@@ -1,0 +1,209 @@
+"""What a tenant's writer knows: where the log is, and what is in it that a write may depend on.
+
+Several servers may write to one log. Each commit says behind which sequence it belongs; when
+another one was quicker it is refused whole, and what has come since is read before the next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ebus.backends.jetstream.bucket import Bucket, Held
+from ebus.backends.jetstream.ids import IdIndex
+from ebus.backends.jetstream.messages import Message, seen_in
+from ebus.backends.jetstream.naming import Names
+from ebus.backends.jetstream.reading import search
+from ebus.backends.jetstream.stream import Stream, StreamInfo
+from ebus.core.consumers import Subscription
+from ebus.core.errors import InvalidExpectation, StoreDamaged, StoreUnavailable
+from ebus.core.event import Event
+from ebus.core.filter import Filter
+from ebus.core.limits import MAX_LOOKED_AT_EVENTS, MAX_POSITION, MIB
+from ebus.core.plan import Index, Plan
+from ebus.core.store import (
+    Append,
+    ChangeSubscription,
+    NoneAfter,
+    ReadBounds,
+    SaveCheckpoint,
+    Write,
+)
+
+MAX_CATCH_UP = 2_000
+"""Events of others that are read after a conflict; with more, what was known is forgotten."""
+
+MAX_KNOWN_VERSIONS = 50_000
+"""Streams whose versions are remembered."""
+
+_ASKED_AT_ONCE = 500
+
+
+class Known(Index):
+    """The state of a log, and the index of it. Held by one thread at a time."""
+
+    def __init__(
+        self, log: Stream, bucket: Bucket, ids: IdIndex, names: Names, created: str
+    ) -> None:
+        self._log = log
+        self._bucket = bucket
+        self._ids = ids
+        self._names = names
+        self._created = created
+        self.is_current = False
+        """Whether all of this is so, unless somebody else has written."""
+        self.head = 0
+        self.recorded_ns = 0
+        """When the last event was recorded."""
+        self.first_position = 1
+        self.events = 0
+        self.size_bytes = 0
+        self._versions: dict[str, int] = {}
+        self._found_ids: dict[str, int] = {}
+        self.held: dict[str, Held] = {}
+        """Subscriptions that the writes at hand are about."""
+
+    def refresh(self, info: StreamInfo | None = None) -> None:
+        """Ask the leader where the log is, and read what has come since."""
+        least = self.head
+        info = info or self._log.info()
+        self.check(info, least)
+        state = info.state
+        moved = state.last_seq - self.head
+        if not self.is_current or moved:
+            self._catch_up(moved, state.last_seq)
+        self.head = state.last_seq
+        self.first_position = max(1, state.first_seq)
+        self.events = state.messages
+        self.size_bytes = state.bytes
+        self.is_current = True
+
+    def check(self, info: StreamInfo, least: int) -> None:
+        """Raise when this is not the log that was opened, or ends before this position."""
+        if info.created != self._created:
+            raise StoreDamaged(f"the stream {self._names.log} was deleted, and is another one now")
+        if info.state.last_seq < least:
+            raise StoreUnavailable(
+                f"{self._names.log}: the leader is at {info.state.last_seq}, behind {least}"
+            )
+
+    def _catch_up(self, moved: int, last: int) -> None:
+        if self.is_current and 0 < moved <= MAX_CATCH_UP:
+            ids: dict[str, int] = {}
+            pages = self._log.read(
+                self._names.events, self.head + 1, many=MAX_CATCH_UP, max_bytes=4 * MIB
+            )
+            for page in pages:
+                for message in (it for it in page if it.sequence <= last):
+                    seen = seen_in(message)
+                    if seen.id is not None:
+                        ids[seen.id] = message.sequence
+                    if seen.stream is not None:
+                        self._versions[seen.stream] = seen.version or 0
+                    self.recorded_ns = max(self.recorded_ns, message.recorded_ns)
+                if page and page[-1].sequence >= last:
+                    break
+            self._ids.note(ids, last)
+            return
+        self._versions.clear()
+        self._ids.lose(last)
+        newest = self._log.last(self._names.events) if last else None
+        if newest is not None:
+            self.recorded_ns = max(self.recorded_ns, newest.recorded_ns)
+
+    def prepare(self, writes: Sequence[Write]) -> None:
+        """Ask for all that these writes may have to know, at once instead of one by one.
+
+        They must have been checked.
+        """
+        self._found_ids.clear()
+        self.held.clear()
+        ids: set[str] = set()
+        streams: set[str] = set()
+        subscriptions: set[str] = set()
+        for write in writes:
+            if isinstance(write, Append):
+                ids.update(it.id for it in write.events if it.id is not None)
+                streams.update(it.stream for it in write.events if it.stream is not None)
+                if write.expect is not None:
+                    streams.update(write.expect.versions)
+            elif isinstance(write, SaveCheckpoint | ChangeSubscription):
+                subscriptions.add(write.name)
+        if ids:
+            self._found_ids = self._ids.look_up(ids, self.first_position)
+        self._look_up_versions(streams)
+        if subscriptions:
+            self.held = self._bucket.subscriptions(subscriptions)
+
+    def _look_up_versions(self, streams: Iterable[str]) -> None:
+        missing = [it for it in streams if it not in self._versions]
+        if len(self._versions) + len(missing) > MAX_KNOWN_VERSIONS:
+            self._versions.clear()
+            missing = list(streams)
+        for at in range(0, len(missing), _ASKED_AT_ONCE):
+            few = missing[at : at + _ASKED_AT_ONCE]
+            self._versions |= versions_of(self._log, self._bucket, self._names, few)
+
+    def stored(self, plan: Plan, recorded_ns: int, size_bytes: int) -> None:
+        """A plan was stored on top of this."""
+        self.head = plan.head
+        self.events += len(plan.encoded)
+        self.size_bytes += size_bytes
+        self.recorded_ns = recorded_ns
+        self._versions |= plan.streams
+        self._ids.note(plan.ids, plan.head)
+
+    # The index of core.
+
+    def position_of(self, id: str) -> int | None:
+        return self._found_ids.get(id)
+
+    def event_at(self, position: int) -> Event:
+        message = self._log.next(self._names.events, position)
+        if message is None or message.sequence != position:
+            raise StoreDamaged(f"{self._names.log}: there is no event at {position}")
+        return message.event
+
+    def stream_version(self, stream: str) -> int:
+        if stream not in self._versions:
+            self._look_up_versions([stream])
+        return self._versions[stream]
+
+    def any_match(self, condition: NoneAfter) -> int | None:
+        if condition.position >= self.head:
+            return None
+        bounds = ReadBounds(condition.position + 1, self.head, 1, MAX_POSITION)
+        found = [self._first_match(wanted, bounds) for wanted in condition.filters]
+        return min((it for it in found if it is not None), default=None)
+
+    def _first_match(self, wanted: Filter, bounds: ReadBounds) -> int | None:
+        found = search(self._log, self._names, bounds, wanted, backwards=False, head=self.head)
+        if not found and found.next is not None:
+            raise InvalidExpectation(
+                f"none_after: more than {MAX_LOOKED_AT_EVENTS} events would have to be looked at"
+            )
+        return found[0][0] if found else None
+
+    def subscription(self, name: str) -> Subscription | None:
+        held = self.held.get(name)
+        return None if held is None else held.subscription
+
+
+def versions_of(
+    log: Stream, bucket: Bucket, names: Names, streams: Sequence[str]
+) -> dict[str, int]:
+    """The versions of streams: their last events', or where those were trimmed the bucket's."""
+    versions = dict.fromkeys(streams, 0) | bucket.versions(streams)
+    last = log.ask_leader([{"last_by_subj": names.of_stream(it)} for it in streams])
+    for stream, message in zip(streams, last, strict=True):
+        if message is not None:
+            versions[stream] = max(versions[stream], version_in(message))
+    return versions
+
+
+def version_in(message: Message) -> int:
+    return seen_in(message).version or 0
+
+
+def gone(names: Names) -> StoreDamaged:
+    """That a stream is not there which was."""
+    return StoreDamaged(f"the stream {names.log} or its bucket was deleted while it was in use")
