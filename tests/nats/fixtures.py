@@ -29,7 +29,7 @@ def nats_directory(
 @pytest.fixture(scope="session")
 def nats_server(nats_directory: Path) -> Iterator[NatsServer]:
     """One server alone, which all tests of a process share: each has names of its own there."""
-    with NatsServer(nats_directory / "alone") as server:
+    with NatsServer(nats_directory / "alone", config="max_payload: 4MB") as server:
         yield server
 
 

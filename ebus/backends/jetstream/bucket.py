@@ -1,9 +1,9 @@
 """A tenant's key-value bucket: subscriptions by name, versions of streams of old, where ids are.
 
-    sub.NAME       {"name", "subscription"}: a checkpoint and its leases
-    version.NAME   {"name", "version"}: a stream's version, where events of it were trimmed
-    id.DIGEST      the position of the event with this id
-    indexed        up to which position ids are here
+sub.NAME       {"name", "subscription"}: a checkpoint and its leases
+version.NAME   {"name", "version"}: a stream's version, where events of it were trimmed
+id.DIGEST      the position of the event with this id
+indexed        up to which position ids are here
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ MAX_TRY_S = 2.0
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between tries; the last one again and again."""
 
+
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message to be published."""
 
@@ -187,7 +188,7 @@ class Link:
 
     def ask(self, subject: str, payload: bytes = b"", *, has_many: bool = False) -> list[Answer]:
         """The answers to a request that changes nothing, or may be carried out twice."""
-        return self._run(self._ask_until(Outgoing(subject, payload), has_many=has_many))
+        return self.run(self._ask_until(Outgoing(subject, payload), has_many=has_many))
 
     def ask_all(self, requests: Sequence[tuple[str, bytes]]) -> list[Answer]:
         """The first answers to many such requests, which are all under way at once."""
@@ -196,7 +197,7 @@ class Link:
             asked = [self._ask_until(Outgoing(*it), has_many=False) for it in requests]
             return await asyncio.gather(*asked)
 
-        return [answers[0] for answers in self._run(all_of_them())]
+        return [answers[0] for answers in self.run(all_of_them())]
 
     def publish(self, messages: Sequence[Outgoing], *, patience_s: float) -> Answer:
         """Publish these in order, and return the answer to the last. One try: raises `Lost`."""
@@ -205,7 +206,7 @@ class Link:
             client = await self._connected(patience_s)
             return await client.ask(messages, has_many=False, patience_s=patience_s)
 
-        return self._run(once())[0]
+        return self.run(once())[0]
 
     def tell(self, subject: str, payload: bytes) -> None:
         """Publish, whether anybody listens or not; returns at once and raises nothing."""
@@ -220,38 +221,18 @@ class Link:
 
         self.spawn(tell())
 
-    def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Callable[[], None]:
-        """Have `heard` called, on the link's thread, with what is published there."""
-
-        async def on_message(message: Any) -> None:
-            heard(message.data)
-
-        async def begin() -> tuple[_Client, Subscription]:
-            client = await self._connected(self.options.timeout_s)
-            return client, await client.subscribe(subject, cb=on_message)
-
-        client, subscription = self._run(begin())
-
-        async def unsubscribe() -> None:
-            try:
-                await subscription.unsubscribe()
-            except (nats.errors.Error, OSError) as error:
-                logger.debug("could not unsubscribe: %s", error)
-
-        return lambda: self.spawn(unsubscribe())
-
     def check(self) -> None:
         """Return when there is a connection to a server that is new enough."""
-        self._run(self._connected(self.options.timeout_s))
+        self.run(self._connected(self.options.timeout_s))
 
     @property
     def max_payload(self) -> int:
         """The size of a message, headers included, that the server takes."""
-        return self._run(self._connected(self.options.timeout_s)).max_payload
+        return self.run(self._connected(self.options.timeout_s)).max_payload
 
     @property
     def server_version(self) -> str:
-        return str(self._run(self._connected(self.options.timeout_s)).connected_server_version)
+        return str(self.run(self._connected(self.options.timeout_s)).connected_server_version)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have this done on the link's loop; nobody waits for it."""
@@ -275,7 +256,8 @@ class Link:
         thread.join()
         loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What this comes to on the link's loop."""
         try:
             loop = self._running_loop()
         except StoreClosed:
@@ -303,6 +285,26 @@ class Link:
         """Like `publish`, for who is on the link's loop."""
         client = await self._connected(patience_s)
         return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
+
+    async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Subscription:
+        """Have `heard` called with what is published there, once the server knows of it."""
+
+        async def on_message(message: Any) -> None:
+            heard(message.data)
+
+        client = await self._connected(self.options.timeout_s)
+        try:
+            subscription = await client.subscribe(subject, cb=on_message)
+            await client.flush(timeout=MAX_TRY_S)  # type: ignore[arg-type]
+        except (nats.errors.Error, OSError) as error:
+            raise self._unavailable(str(error) or "cannot subscribe") from None
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        try:
+            await subscription.unsubscribe()
+        except (nats.errors.Error, OSError) as error:
+            logger.debug("could not unsubscribe: %s", error)
 
     async def _ask_until(self, request: Outgoing, *, has_many: bool) -> list[Answer]:
         until_s = time.monotonic() + self.options.timeout_s
@@ -362,8 +364,8 @@ class Link:
             reconnected_cb=self._on_reconnect,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            connect_timeout=min(2.0, patience_s),
+            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
+            connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
             ping_interval=PING_S,
             max_outstanding_pings=2,
             pending_size=0,  # what is not sent now must not be sent once nobody waits for it
@@ -373,7 +375,7 @@ class Link:
         try:
             await asyncio.wait_for(connecting, patience_s)
             await client.open_inbox()
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, nats.errors.Error, OSError) as error:
             trouble = self._trouble or str(error) or type(error).__name__
             await _close(client)
             raise self._unavailable(f"cannot connect: {trouble}") from None

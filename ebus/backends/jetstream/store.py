@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ebus.backends.jetstream.bucket import (
     SUBSCRIPTION,
@@ -22,17 +22,18 @@ from ebus.backends.jetstream.messages import (
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
+    Message,
     payload_of,
     seen_in,
 )
 from ebus.backends.jetstream.naming import Names, name_of
 from ebus.backends.jetstream.news import News
 from ebus.backends.jetstream.reading import Found, first_recorded, read_forwards, search
-from ebus.backends.jetstream.stream import Stream, StreamInfo as JetStreamInfo, purge
+from ebus.backends.jetstream.stream import Stream, purge
+from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
-    EbusError,
     EventTooLarge,
     InvalidRange,
     StoreBusy,
@@ -56,6 +57,7 @@ from ebus.core.store import (
     SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -88,6 +90,7 @@ class JetStreamStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsWatch,
 ):
     """One tenant's log."""
 
@@ -138,6 +141,7 @@ class JetStreamStore(
     def _commit(self, writes: Sequence[Write]) -> list[Written]:
         known = self._known
         checked = self._check(writes)
+        good = [it for it, no in zip(writes, checked.refusals, strict=True) if no is None]
         if not known.is_current:
             known.refresh()
             self._ids.catch_up()
@@ -145,7 +149,7 @@ class JetStreamStore(
             known.refresh()  # what others have stored counts too
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
-                known.prepare(writes)
+                known.prepare(good)
             plan = plan_writes(
                 writes,
                 checked,
@@ -163,6 +167,8 @@ class JetStreamStore(
                 known.is_current = False
                 raise
             self._save_subscriptions(writes, checked, plan)
+            if plan.encoded or plan.subscriptions:
+                self._news.tell(plan.head)
             return plan.results
         raise StoreBusy(f"{self._names.log}: others write so much that nothing else gets through")
 
@@ -207,7 +213,6 @@ class JetStreamStore(
         self._log.append(messages, behind=known.head)
         known.stored(plan, recorded_ns, sum(len(it[0]) + len(it[1]) + 96 for it in messages))
         self._told(plan.head)
-        self._news.tell(plan.head)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -237,9 +242,10 @@ class JetStreamStore(
                 return
             try:
                 self._bucket.save(name, after, behind=known.held[name].sequence)
-                return
             except WrongSequence:  # another server has changed it: once more, on top of that
                 known.held |= self._bucket.subscriptions([name])
+            else:
+                return
             again = plan_writes(
                 writes,
                 Checked([None] * len(writes), is_plain=False),
@@ -300,7 +306,7 @@ class JetStreamStore(
             state = self._info().state
             head = state.last_seq
             if wanted is not None:
-                first = state.first_seq
+                first = max(1, state.first_seq)
                 start, stop = bounds.start, min(bounds.stop, head)
                 for since_ns, is_end in ((wanted.since_ns, False), (wanted.until_ns, True)):
                     if since_ns is None:
@@ -310,11 +316,12 @@ class JetStreamStore(
                 bounds = type(bounds)(start, stop, bounds.limit, bounds.max_bytes)
             if backwards:
                 bounds = type(bounds)(
-                    max(bounds.start, state.first_seq), bounds.stop, bounds.limit, bounds.max_bytes
+                    max(bounds.start, state.first_seq, 1),
+                    bounds.stop,
+                    bounds.limit,
+                    bounds.max_bytes,
                 )
-            return search(
-                self._log, self._names, bounds, wanted, backwards=backwards, head=head
-            )
+            return search(self._log, self._names, bounds, wanted, backwards=backwards, head=head)
 
     def streams(
         self, prefix: str = "", *, after: str = "", limit: int | None = None
@@ -376,8 +383,9 @@ class JetStreamStore(
         return head
 
     def _info(self) -> JetStreamInfo:
+        least = self._known.head
         info = self._log.info()
-        self._known.check(info)
+        self._known.check(info, least)
         return info
 
     def count(self) -> int:
@@ -390,14 +398,12 @@ class JetStreamStore(
             while (head := self.head()) < position and time.monotonic() < until_s:
                 with self._changed:
                     pause_s = min(LOOK_AGAIN_S, max(0.0, until_s - time.monotonic()))
-                    self._changed.wait_for(
-                        lambda: self._seen >= position or self._closed, pause_s
-                    )
+                    self._changed.wait_for(lambda: self._seen >= position or self._closed, pause_s)
         return head
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
-        """Have `moved` called when another server has written; see `SupportsNews`."""
-        return self._news.watch(lambda _: moved())
+        with self._call():
+            return self._news.watch(lambda _: moved())
 
     def _told(self, head: int) -> None:
         """The log is at least there."""
@@ -414,22 +420,25 @@ class JetStreamStore(
 
     def subscription(self, name: str) -> Subscription | None:
         with self._call():
+            if not _is_text(name):
+                return None
             return self._bucket.subscriptions([name])[name].subscription
 
     def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         if expected is not None:
             check_saved_position(expected)
         with self._call():
+            if not _is_text(name):
+                return False
             for _ in range(MAX_TRIES):
                 held = self._bucket.subscriptions([name])[name]
                 if held.subscription is None:
                     return False
                 refuse_unexpected(held.subscription.position, expected)
-                try:
+                with suppress(WrongSequence):  # and then once more
                     self._bucket.delete(name, behind=held.sequence)
+                    self._news.tell(0)
                     return True
-                except WrongSequence:
-                    continue
             raise StoreBusy(f"{self._names.log}: others change {name!r} all the time")
 
     def checkpoints(
@@ -460,10 +469,10 @@ class JetStreamStore(
         """Of streams whose last event is among these: they must not begin anew."""
         versions: dict[str, int] = {}
         for page in self._log.read(self._names.events, first, many=1_000, max_bytes=4 * MIB):
-            for message in page:
-                if message.sequence > through:
+            for event in page:
+                if event.sequence > through:
                     break
-                seen = seen_in(message)
+                seen = seen_in(event)
                 if seen.stream is not None:
                     versions[seen.stream] = seen.version or 0
             if page and page[-1].sequence >= through:
@@ -471,9 +480,7 @@ class JetStreamStore(
         streams = list(versions)
         for at in range(0, len(streams), _ASKED_AT_ONCE):
             few = streams[at : at + _ASKED_AT_ONCE]
-            last = self._log.ask_leader(
-                [{"last_by_subj": self._names.of_stream(it)} for it in few]
-            )
+            last = self._log.ask_leader([{"last_by_subj": self._names.of_stream(it)} for it in few])
             for stream, message in zip(few, last, strict=True):
                 if message is not None and message.sequence > through:
                     del versions[stream]
@@ -556,7 +563,7 @@ class JetStreamStore(
                 self._calls -= 1
                 self._changed.notify_all()
 
-    def _mirrored(self, kind: str) -> list:
+    def _mirrored(self, kind: str) -> list[Message]:
         with self._mirroring:
             mirror = self._mirrors[kind]
             mirror.refresh()
@@ -567,7 +574,7 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     """Writes in groups of so many events as are stored together. Most often there is one."""
     begin = events = 0
     for at, write in enumerate(writes):
-        size = len(write.events) if isinstance(write, Append) else 0
+        size = _size(write)
         if events + size > MAX_BATCH_MESSAGES and at > begin:
             yield writes[begin:at]
             begin, events = at, 0
@@ -575,10 +582,20 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     yield writes[begin:] if begin else writes
 
 
+def _size(write: Write) -> int:
+    """How many events a write is of; 0 for one that is refused anyway."""
+    try:
+        return len(write.events) if isinstance(write, Append) else 0
+    except TypeError:
+        return 0
+
+
 def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | None:
     """The refusal of an event that would make too large a message."""
-    spare = most - limits.max_metadata_bytes - 8 * (
-        limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars
+    spare = (
+        most
+        - limits.max_metadata_bytes
+        - 8 * (limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars)
     )
     for index, event in enumerate(append.events):
         if event_bytes(event) > spare:
@@ -590,6 +607,7 @@ def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | Non
 
 
 def _is_text(id: str) -> bool:
+    """Whether it has no lone surrogates: nothing is stored under a name that has."""
     try:
         id.encode()
     except UnicodeEncodeError:
