@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import nats
+from nats.aio.msg import Msg
 
 from ebus.backends.jetstream import JetStreamEngine
 from ebus.backends.jetstream.address import parse
@@ -64,18 +65,22 @@ class Peeking:
 
     async def _from_any(self, stream: str, subject: str) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
+        ended = self._loop.create_future()
+
+        async def take(message: Msg) -> None:
+            headers = message.headers or {}
+            if "Status" in headers:
+                ended.set_result(None)
+            else:
+                found.append((int(headers["Nats-Sequence"]), message.data))
+
         inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox, pending_msgs_limit=0)
+        subscription = await self._client.subscribe(inbox, cb=take, pending_msgs_limit=0)
         request: dict[str, Any] = {"seq": 1, "next_by_subj": subject, "batch": 1_000_000}
         await self._client.publish(
             f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox
         )
-        while True:
-            message = await subscription.next_msg(timeout=10)
-            headers = message.headers or {}
-            if "Status" in headers:
-                break
-            found.append((int(headers["Nats-Sequence"]), message.data))
+        await asyncio.wait_for(ended, 10)
         await subscription.unsubscribe()
         return found
 
