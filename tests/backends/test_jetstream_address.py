@@ -38,7 +38,7 @@ def test_an_address_of_servers_alone_has_every_default() -> None:
         prefix="ebus",
         storage="file",
         require_durable=False,
-        timeout_s=5.0,
+        timeout_s=10.0,
     )
 
 
