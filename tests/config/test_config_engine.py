@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ebus.backends.jetstream.address import SETTINGS, parse, spelled_in_address
+from ebus.backends.jetstream.address import parse
+from ebus.backends.jetstream.settings import SETTINGS, spelled_in_address
 from ebus.core.engine import settings_of
 from tests.config import nats_factory
 from tests.config.tenants_yaml import ONE_TENANT, load, mistakes
