@@ -62,7 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     system_password_file: str | None = None
     system_credentials: str | None = None
 
-    timeout_s: float = 5.0
+    timeout_s: float = 10.0
 
     def named(self) -> str:
         """How logs and errors name the cluster: the servers, without who asks them."""
