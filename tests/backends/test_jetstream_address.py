@@ -10,12 +10,11 @@ import pytest
 
 from ebus.backends.jetstream.address import (
     MAX_SECRET_FILE_BYTES,
-    SETTINGS,
     NatsSettings,
     Options,
     parse,
-    spelled_in_address,
 )
+from ebus.backends.jetstream.settings import SETTINGS, spelled_in_address
 from ebus.core.address import SupportsSettings
 from ebus.core.errors import InvalidInput, StoreRefused
 
