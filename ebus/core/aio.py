@@ -32,12 +32,20 @@ from ebus.core.engine import (
     SupportsTrash,
     look_at,
 )
-from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
+from ebus.core.errors import (
+    EbusError,
+    EngineError,
+    StoreBusy,
+    StoreClosed,
+    StoreOverloaded,
+    StoreUnavailable,
+)
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.filter import Filter
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, StoreObserver, SupportsObserver, SupportsSizes
+from ebus.core.shared_call import SharedCall
 from ebus.core.store import (
     NO_QUOTA,
     Append,
@@ -68,6 +76,15 @@ logger = logging.getLogger("ebus.engine")
 T = TypeVar("T")
 
 OPENING_THREADS = 4
+
+OPENING_TURN_S = 10.0
+"""So long who opens a tenant waits for a thread; others that are being opened may take minutes."""
+
+HEALTH_PATIENCE_S = 2.0
+"""An engine that has not said for so long that it is well is not well."""
+
+SIZES_PATIENCE_S = 2.0
+"""What an engine has not measured in that time is left out."""
 
 LOOK_AGAIN_S = 0.1
 """How often it is looked whether a tenant that is to be closed is in use no more."""
@@ -123,7 +140,11 @@ class AsyncTenantStore:
             bounds=LaneBounds(
                 max_jobs=limits.max_queue_reads,
                 max_bytes=0,
-                max_group_weight=limits.max_group_events,
+                # A turn is shared where reading is quicker than a turn. Elsewhere reads that
+                # each ask somebody far away would wait for each other.
+                max_group_weight=limits.max_group_events
+                if isinstance(store, SupportsQuickReads)
+                else 1,
                 max_group_bytes=0,
             ),
             may_stop_early=True,
@@ -504,6 +525,11 @@ def _read_group(reads: Sequence[_Read], *, max_bytes: int) -> list[object]:
     for read in reads:
         try:
             result = read()
+        except StoreUnavailable as failure:
+            if not results:
+                raise
+            results.append(failure)
+            break  # there is no need that those behind wait for as long
         except Exception as failure:
             results.append(failure)
             continue
@@ -538,10 +564,18 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
-def _sizes(engine: SupportsSizes, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
-    found = {}
+def _sizes(
+    engine: SupportsSizes, names: Sequence[TenantName], until_s: float
+) -> dict[TenantName, Sizes]:
+    """Of those that there was time for, and up to the first that cannot be had."""
+    found: dict[TenantName, Sizes] = {}
     for name in names:
-        sizes = engine.sizes(name)
+        if time.monotonic() > until_s:
+            break
+        try:
+            sizes = engine.sizes(name)
+        except EbusError:  # the health tells why
+            break
         if sizes is not None:
             found[name] = sizes
     return found
@@ -590,6 +624,10 @@ class AsyncEngine:
         # Opening may take minutes, and a look at the health must not wait for anything.
         self._openings = ThreadPoolExecutor(OPENING_THREADS, "ebus-open")
         self._checks = ThreadPoolExecutor(1, "ebus-check")
+        self._measures = ThreadPoolExecutor(1, "ebus-measure")
+        self._check: SharedCall | None = None
+        if isinstance(engine, SupportsHealth):
+            self._check = SharedCall(engine.check_health, self._checks)
         self._max_open = limits.max_open_tenants
         self._places: OrderedDict[TenantName, _Place] = OrderedDict()
         self._closings: dict[TenantName, asyncio.Task[None]] = {}
@@ -612,11 +650,20 @@ class AsyncEngine:
                 yield name, place.store
 
     async def sizes(self, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
-        """How large tenants are that have anything stored. None where the engine cannot say."""
+        """How large tenants are that have anything stored. None where the engine cannot say.
+
+        It is asked for a bounded time: those are left out that it could not say by then.
+        """
         if not isinstance(self._engine, SupportsSizes):
             return {}
-        look = partial(_sizes, self._engine, names)
-        return await asyncio.get_running_loop().run_in_executor(self._checks, look)
+        until_s = time.monotonic() + SIZES_PATIENCE_S
+        looking = self._measures.submit(_sizes, self._engine, names, until_s)
+        look = asyncio.wrap_future(looking)
+        done, _ = await asyncio.wait([look], timeout=SIZES_PATIENCE_S)
+        if not done:
+            looking.cancel()  # where another one has not come back yet
+            return {}
+        return look.result()
 
     @asynccontextmanager
     async def tenant(
@@ -700,7 +747,7 @@ class AsyncEngine:
             ):
                 await asyncio.wait(self._closings.values(), return_when=asyncio.FIRST_COMPLETED)
             open_store = partial(open_bounded, self._engine, name, durability, quota)
-            store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
+            store = await self._in_turn(open_store)
         except BaseException:
             del self._places[name]
             raise
@@ -710,6 +757,15 @@ class AsyncEngine:
         self._places[name].store = opened
         self._places.move_to_end(name)
         return opened
+
+    async def _in_turn(self, open_store: Callable[[], TenantStore]) -> TenantStore:
+        """Open a tenant once a thread is free. Raises `StoreOverloaded` if none is for long."""
+        opening = self._openings.submit(open_store)
+        opened = asyncio.wrap_future(opening)
+        done, _ = await asyncio.wait([opened], timeout=OPENING_TURN_S)
+        if not done and opening.cancel():  # which it cannot be once it has begun
+            raise StoreOverloaded("too many other tenants are being opened")
+        return await opened
 
     def _close_unused(self) -> None:
         """Begin to close what was not asked for the longest, down to the bound.
@@ -859,27 +915,40 @@ class AsyncEngine:
             del self._closings[name]
 
     async def check_health(self) -> None:
-        """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
-        if isinstance(self._engine, SupportsHealth):
-            check = self._engine.check_health
-            await asyncio.get_running_loop().run_in_executor(self._checks, check)
+        """Return when the engine can be used; raise `StoreUnavailable` when it cannot.
 
-    async def aclose(self) -> None:
+        Or when it does not say for so long that nobody would wait for it.
+        """
+        if self._check is None:
+            return
+        try:
+            await self._check.result(HEALTH_PATIENCE_S)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the storage engine has not answered for {HEALTH_PATIENCE_S:g} s"
+            ) from None
+
+    async def aclose(self, *, patience_s: float | None = None) -> bool:
         """Finish every tenant's writes, then close everything. Twice is fine.
 
         What fails to close does not keep the rest from being closed; it is raised at the end.
+        Where an engine does not come back, and no tenant more has been closed for `patience_s`,
+        that is given up, and False returned: threads wait for the engine then, and it is open.
         """
         self._closing = True
         if self._retiring is not None:
             self._retiring.cancel()
-        openings: Sequence[Any] = await asyncio.gather(
-            *(place.opening for place in self._places.values()), return_exceptions=True
-        )
-        tenants = [tenant for tenant in openings if isinstance(tenant, AsyncTenantStore)]
-        closings = [tenant.aclose() for tenant in tenants]
-        failures: list[Any] = await asyncio.gather(
-            *closings, *self._closings.values(), return_exceptions=True
-        )
+        closings = [
+            *(asyncio.create_task(_close_opened(place)) for place in self._places.values()),
+            *self._closings.values(),
+        ]
+        left = await _until_stuck(closings, patience_s)
+        if left:
+            logger.error(
+                "the storage engine does not answer: %d tenants are left as they are", left
+            )
+            return False
+        failures: list[Any] = await asyncio.gather(*closings, return_exceptions=True)
         failures += await asyncio.gather(
             asyncio.to_thread(self._close_engine), return_exceptions=True
         )
@@ -887,18 +956,41 @@ class AsyncEngine:
         for failure in failures:
             if isinstance(failure, BaseException):
                 raise failure
+        return True
 
     def _close_engine(self) -> None:
         try:
             self._engine.close()
         finally:
-            for threads in (self._writes, self._reads, self._openings, self._checks):
+            for threads in (self._writes, self._reads, self._openings):
                 threads.shutdown()
+            for threads in (self._checks, self._measures):
+                threads.shutdown(cancel_futures=True)
 
 
 def _settle_all(engine: SupportsSettle, names: Iterable[TenantName]) -> None:
     for name in names:
         engine.settle(name)
+
+
+async def _close_opened(place: _Place) -> None:
+    try:
+        store = await place.opening
+    except Exception:  # who asked for it was told
+        return
+    await store.aclose()
+
+
+async def _until_stuck(tasks: Iterable[asyncio.Task[None]], patience_s: float | None) -> int:
+    """Wait for all, or until none has ended for so long. How many are left then."""
+    pending = set(tasks)
+    while pending:
+        done, pending = await asyncio.wait(
+            pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            break
+    return len(pending)
 
 
 def _is_unused(place: _Place) -> bool:
