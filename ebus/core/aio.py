@@ -23,9 +23,11 @@ import msgspec
 
 from ebus.core.consumers import Change, Subscription
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsDurability,
     SupportsHealth,
     SupportsSettle,
@@ -627,7 +629,9 @@ class AsyncEngine:
         self._measures = ThreadPoolExecutor(1, "ebus-measure")
         self._check: SharedCall | None = None
         if isinstance(engine, SupportsHealth):
-            self._check = SharedCall(engine.check_health, self._checks)
+            self._check = SharedCall(partial(self._begin, self._checks, engine.check_health))
+        self._calls: set[asyncio.Future[Any]] = set()
+        """What the engine has been asked and has not answered yet, beside what stores are."""
         self._max_open = limits.max_open_tenants
         self._places: OrderedDict[TenantName, _Place] = OrderedDict()
         self._closings: dict[TenantName, asyncio.Task[None]] = {}
@@ -657,13 +661,9 @@ class AsyncEngine:
         if not isinstance(self._engine, SupportsSizes):
             return {}
         until_s = time.monotonic() + SIZES_PATIENCE_S
-        looking = self._measures.submit(_sizes, self._engine, names, until_s)
-        look = asyncio.wrap_future(looking)
-        done, _ = await asyncio.wait([look], timeout=SIZES_PATIENCE_S)
-        if not done:
-            looking.cancel()  # where another one has not come back yet
-            return {}
-        return look.result()
+        looking = self._begin(self._measures, partial(_sizes, self._engine, names, until_s))
+        await asyncio.wait([looking], timeout=SIZES_PATIENCE_S)
+        return looking.result() if looking.done() else {}
 
     @asynccontextmanager
     async def tenant(
@@ -767,6 +767,21 @@ class AsyncEngine:
             raise StoreOverloaded("too many other tenants are being opened")
         return await opened
 
+    def _begin(self, threads: Executor | None, do: Callable[[], T]) -> asyncio.Future[T]:
+        """Ask the engine something in a thread. Closing waits for that, whoever leaves."""
+        call = asyncio.get_running_loop().run_in_executor(threads, do)
+        self._calls.add(call)
+        call.add_done_callback(self._end)
+        return call
+
+    def _end(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # which may be nobody's any more
+
+    async def _ask(self, do: Callable[[], T]) -> T:
+        return await asyncio.shield(self._begin(self._openings, do))
+
     def _close_unused(self) -> None:
         """Begin to close what was not asked for the longest, down to the bound.
 
@@ -794,8 +809,7 @@ class AsyncEngine:
         Those that are open need no look.
         """
         closed = [name for name in names if name not in self._places]
-        loop = asyncio.get_running_loop()
-        findings = await loop.run_in_executor(self._openings, look_at, self._engine, closed)
+        findings = await self._ask(partial(look_at, self._engine, closed))
         return findings.refusals
 
     async def hold_to(
@@ -843,7 +857,7 @@ class AsyncEngine:
         closed = [name for name in names if name not in self._places]
         if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
             settle = partial(_settle_all, self._engine, closed)
-            await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+            await self._ask(settle)
 
     def _under_way(self, names: Iterable[TenantName]) -> Iterator[asyncio.Task[Any]]:
         for name in names:
@@ -862,7 +876,7 @@ class AsyncEngine:
                 return bool(engine.absent([name]))
             return name not in engine.tenants()
 
-        return await asyncio.get_running_loop().run_in_executor(self._openings, look)
+        return await self._ask(look)
 
     async def discard(self, name: TenantName, trash: str) -> int:
         """Like `SupportsTrash.discard`, of a tenant that nobody is to use any more."""
@@ -872,13 +886,13 @@ class AsyncEngine:
         if name in self._closings:
             await asyncio.wait([self._closings[name]])
         discard = partial(self._engine.discard, name, trash)
-        return await asyncio.get_running_loop().run_in_executor(self._openings, discard)
+        return await self._ask(discard)
 
     async def purge(self, trash: str) -> None:
         """Like `SupportsTrash.purge`."""
         assert isinstance(self._engine, SupportsTrash)
         purge = partial(self._engine.purge, trash)
-        await asyncio.get_running_loop().run_in_executor(self._openings, purge)
+        await self._ask(purge)
 
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""
@@ -908,7 +922,7 @@ class AsyncEngine:
             if for_good and isinstance(self._engine, SupportsSettle):
                 # A WAL that is in doubt stays even then.
                 settle = partial(self._engine.settle, name)
-                await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+                await self._ask(settle)
         except EbusError as error:  # nobody waits for it
             logger.warning("a tenant could not be closed: %s", error)
         finally:
@@ -928,6 +942,16 @@ class AsyncEngine:
                 f"the storage engine has not answered for {HEALTH_PATIENCE_S:g} s"
             ) from None
 
+    async def acknowledgement(self, durability: Durability) -> Acknowledgement | None:
+        """What the answers to appends are worth; None where the engine cannot say.
+
+        Not in the threads of anybody else: it may take as long as a cluster that is away.
+        """
+        if not isinstance(self._engine, SupportsAcknowledgement):
+            return None
+        asking = self._begin(None, partial(self._engine.acknowledgement, durability))
+        return await asyncio.shield(asking)
+
     async def aclose(self, *, patience_s: float | None = None) -> bool:
         """Finish every tenant's writes, then close everything. Twice is fine.
 
@@ -942,11 +966,9 @@ class AsyncEngine:
             *(asyncio.create_task(_close_opened(place)) for place in self._places.values()),
             *self._closings.values(),
         ]
-        left = await _until_stuck(closings, patience_s)
-        if left:
-            logger.error(
-                "the storage engine does not answer: %d tenants are left as they are", left
-            )
+        if await _until_stuck([*closings, *self._calls], patience_s):
+            still_open = sum(not closing.done() for closing in closings)
+            logger.error("the storage engine does not answer: %d tenants are left open", still_open)
             return False
         failures: list[Any] = await asyncio.gather(*closings, return_exceptions=True)
         failures += await asyncio.gather(
@@ -962,10 +984,14 @@ class AsyncEngine:
         try:
             self._engine.close()
         finally:
-            for threads in (self._writes, self._reads, self._openings):
+            for threads in (
+                self._writes,
+                self._reads,
+                self._openings,
+                self._checks,
+                self._measures,
+            ):
                 threads.shutdown()
-            for threads in (self._checks, self._measures):
-                threads.shutdown(cancel_futures=True)
 
 
 def _settle_all(engine: SupportsSettle, names: Iterable[TenantName]) -> None:
@@ -981,16 +1007,16 @@ async def _close_opened(place: _Place) -> None:
     await store.aclose()
 
 
-async def _until_stuck(tasks: Iterable[asyncio.Task[None]], patience_s: float | None) -> int:
-    """Wait for all, or until none has ended for so long. How many are left then."""
-    pending = set(tasks)
+async def _until_stuck(calls: Iterable[asyncio.Future[Any]], patience_s: float | None) -> bool:
+    """Wait for all, or until none has ended for so long. Says whether it came to that."""
+    pending = set(calls)
     while pending:
         done, pending = await asyncio.wait(
             pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
-            break
-    return len(pending)
+            return True
+    return False
 
 
 def _is_unused(place: _Place) -> bool:

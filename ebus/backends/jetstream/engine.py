@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from ebus.backends.jetstream.address import NatsSettings, Options, parse
-from ebus.backends.jetstream.faults import NAME_IN_USE, NoStream
+from ebus.backends.jetstream.faults import NoStream
 from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES
 from ebus.backends.jetstream.naming import Names
@@ -23,7 +24,7 @@ from ebus.core.engine import (
     SupportsHealth,
     SupportsInspect,
 )
-from ebus.core.errors import StoreClosed, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.errors import InvalidTenantName, StoreClosed, StoreForeign, StoreNewer, StoreRefused
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
@@ -42,9 +43,7 @@ class _Listed(msgspec.Struct, frozen=True):
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 
 
-class JetStreamEngine(
-    Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes
-):
+class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
     """Tenants in a cluster, each in a stream and a bucket of its own."""
 
     def __init__(self, options: Options, *, durability: Durability, limits: Limits) -> None:
@@ -56,24 +55,37 @@ class JetStreamEngine(
         self._link = Link(options)
         self._stores: dict[TenantName, JetStreamStore] = {}
         self._lock = threading.Lock()
+        self._opening: dict[TenantName, threading.Lock] = {}
+        """So that nobody waits for another tenant's stream."""
         self._closed = False
 
     def open(self, name: str, *, durability: Durability | None = None) -> JetStreamStore:
         tenant = self._name(name)
-        with self._lock:
-            self._check_open()
+        with self._by_itself(tenant):
             store = self._stores.get(tenant)
             if store is None or store.closed:
-                store = self._stores[tenant] = self._open(tenant)
+                store = self._open(tenant)
+                with self._lock:
+                    if self._closed:
+                        store.close()
+                    self._check_open()
+                    self._stores[tenant] = store
             return store
+
+    @contextmanager
+    def _by_itself(self, tenant: TenantName) -> Iterator[None]:
+        """One thread at a time opens or drops a tenant."""
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(tenant, threading.Lock())
+        with opening:
+            yield
 
     def _open(self, tenant: TenantName) -> JetStreamStore:
         names = Names(self._options.prefix, tenant)
         # The bucket first: where there is a log, there is all of it.
         for stream in (names.bucket, names.log):
-            info = self._info(stream)
-            if info is None:
-                info = self._make(stream, names)
+            info = self._info(stream) or self._make(stream, names)
             self._check_stream(info, tenant)
         has_replicas = info.config.num_replicas > 1
         log = Stream(self._link, names.log, has_replicas=has_replicas)
@@ -91,14 +103,17 @@ class JetStreamEngine(
             found += listed.streams or []
             if not listed.streams or len(found) >= listed.total:
                 break
-        names = [it.removeprefix(f"{prefix}-") for it in found if it.startswith(f"{prefix}-")]
-        return sorted(self._name(it) for it in names)
+        names = []
+        for stream in found:
+            with suppress(InvalidTenantName):  # then it is somebody else's
+                if stream.startswith(f"{prefix}-"):
+                    names.append(self._name(stream.removeprefix(f"{prefix}-")))
+        return sorted(names)
 
     def drop(self, name: str) -> None:
         tenant = self._name(name)
         names = Names(self._options.prefix, tenant)
-        with self._lock:
-            self._check_open()
+        with self._by_itself(tenant):
             store = self._stores.pop(tenant, None)
             if store is not None:
                 store.close()
@@ -170,7 +185,7 @@ class JetStreamEngine(
             "allow_direct": True,
             "allow_atomic": True,
             "allow_rollup_hdrs": not is_log,
-            "metadata": {TENANT_KEY: names.tenant, FORMAT_KEY: str(FORMAT)},
+            "metadata": {TENANT_KEY: str(names.tenant), FORMAT_KEY: str(FORMAT)},
         }
         call(self._link, f"STREAM.CREATE.{stream}", config)
         info = self._info(stream)
@@ -222,9 +237,7 @@ class _Factory(NatsSettings):
         super().__init__(secure=secure)
         self._is_secure = secure
 
-    def __call__(
-        self, location: str, *, durability: Durability, limits: Limits
-    ) -> JetStreamEngine:
+    def __call__(self, location: str, *, durability: Durability, limits: Limits) -> JetStreamEngine:
         options = parse(location, secure=self._is_secure)
         return JetStreamEngine(options, durability=durability, limits=limits)
 

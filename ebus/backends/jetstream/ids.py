@@ -8,15 +8,14 @@ key `indexed` says. What came later is known from having been written or read he
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from ebus.backends.jetstream.bucket import ID
 from ebus.backends.jetstream.faults import Lost
 from ebus.backends.jetstream.link import Answer, Link, Outgoing
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES, batch, message_of, seen_in
 from ebus.backends.jetstream.naming import Names, digest_of
-from ebus.backends.jetstream.bucket import ID
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.errors import EbusError
 from ebus.core.limits import MIB
@@ -123,8 +122,9 @@ class IdIndex:
         )
         for page in pages:
             for message in page:
-                if message.sequence <= base and (id := seen_in(message).id) is not None:
-                    read[id] = message.sequence
+                seen = seen_in(message)
+                if message.sequence <= base and seen.id is not None:
+                    read[seen.id] = message.sequence
             if page and page[-1].sequence >= base:
                 break
         with self._lock:
@@ -152,9 +152,9 @@ class IdIndex:
     async def _index(self, ids: Mapping[str, int], through: int) -> None:
         """On the link: put ids into the bucket, then say up to where they are there."""
         try:
-            entries = [(self._key(it), b"%d" % position, {}) for it, position in ids.items()]
+            entries = [Outgoing(self._key(it), b"%d" % position) for it, position in ids.items()]
             for at in range(0, len(entries), MAX_BATCH_MESSAGES):
-                outgoing = batch(entries[at : at + MAX_BATCH_MESSAGES], secrets.token_hex(12))
+                outgoing = batch(entries[at : at + MAX_BATCH_MESSAGES], self._link.new_id())
                 _check(await self._link.ask_here(outgoing))
             marker = Outgoing(self._names.indexed, b"%d" % through)
             _check(await self._link.ask_here([marker]))

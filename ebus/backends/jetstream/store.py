@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ebus.backends.jetstream.bucket import (
     SUBSCRIPTION,
@@ -17,21 +17,25 @@ from ebus.backends.jetstream.bucket import (
 from ebus.backends.jetstream.bucket import version_in as saved_version_in
 from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.backends.jetstream.messages import (
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
+    Message,
+    header,
     payload_of,
     seen_in,
 )
 from ebus.backends.jetstream.naming import Names, name_of
 from ebus.backends.jetstream.news import News
 from ebus.backends.jetstream.reading import Found, first_recorded, read_forwards, search
-from ebus.backends.jetstream.stream import Stream, StreamInfo as JetStreamInfo, purge
+from ebus.backends.jetstream.stream import Stream, purge
+from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
+    Conflict,
     EbusError,
     EventTooLarge,
     InvalidRange,
@@ -56,6 +60,7 @@ from ebus.core.store import (
     SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -88,6 +93,7 @@ class JetStreamStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsWatch,
 ):
     """One tenant's log."""
 
@@ -97,7 +103,8 @@ class JetStreamStore(
         self._link = link
         self._names = names
         self._log = log
-        self._bucket = Bucket(bucket, names)
+        self._news = News(link, names)
+        self._bucket = Bucket(bucket, names, self._news)
         self._ids = IdIndex(link, log, bucket, names)
         self._known = Known(log, self._bucket, self._ids, names, created)
         self._limits = limits
@@ -113,7 +120,6 @@ class JetStreamStore(
         self._closed = False
         self._seen = 0
         """A position that somebody has said is stored."""
-        self._news = News(link, names)
 
     @property
     def limits(self) -> Limits:
@@ -127,7 +133,7 @@ class JetStreamStore(
             for some in _chunks(writes):
                 try:
                     results += self._commit(some)
-                except StoreUnavailable as error:
+                except EbusError as error:
                     if not results:
                         raise
                     # What came before is stored, and its callers are to know it.
@@ -138,6 +144,7 @@ class JetStreamStore(
     def _commit(self, writes: Sequence[Write]) -> list[Written]:
         known = self._known
         checked = self._check(writes)
+        good = [it for it, no in zip(writes, checked.refusals, strict=True) if no is None]
         if not known.is_current:
             known.refresh()
             self._ids.catch_up()
@@ -145,7 +152,8 @@ class JetStreamStore(
             known.refresh()  # what others have stored counts too
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
-                known.prepare(writes)
+                known.prepare(good)
+            head = known.head
             plan = plan_writes(
                 writes,
                 checked,
@@ -154,6 +162,11 @@ class JetStreamStore(
                 index=known,
                 room=self._room(),
             )
+            if not plan.encoded and any(isinstance(it, Conflict) for it in plan.results):
+                # Nothing is stored that would tell: another server's events may say otherwise.
+                known.refresh()
+                if known.head != head:
+                    continue
             try:
                 self._store(plan)
             except WrongSequence:
@@ -196,18 +209,17 @@ class JetStreamStore(
         known = self._known
         # A clock that was set back must not part events from their order.
         recorded_ns = max(known.recorded_ns, time.time_ns())
-        headers = {RECORDED: str(recorded_ns)}
+        headers = header(RECORDED, recorded_ns)
         subject = self._names.subject
         messages = [
-            (subject(event.type, event.stream), payload_of(encoded, position), headers)
+            Outgoing(subject(event.type, event.stream), payload_of(encoded, position), headers)
             for position, (event, encoded) in enumerate(
                 zip(plan.events, plan.encoded, strict=True), known.head + 1
             )
         ]
-        self._log.append(messages, behind=known.head)
-        known.stored(plan, recorded_ns, sum(len(it[0]) + len(it[1]) + 96 for it in messages))
+        self._log.append(messages, behind=known.head, news=self._news.of(plan.head))
+        known.stored(plan, recorded_ns, sum(len(it.payload) for it in messages))
         self._told(plan.head)
-        self._news.tell(plan.head)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -222,7 +234,7 @@ class JetStreamStore(
             ]
             try:
                 self._save_subscription(name, [writes[at] for at in mine], mine, plan)
-            except StoreUnavailable as error:
+            except EbusError as error:
                 known.is_current = False
                 for at in mine:
                     plan.results[at] = error
@@ -237,9 +249,10 @@ class JetStreamStore(
                 return
             try:
                 self._bucket.save(name, after, behind=known.held[name].sequence)
-                return
             except WrongSequence:  # another server has changed it: once more, on top of that
                 known.held |= self._bucket.subscriptions([name])
+            else:
+                return
             again = plan_writes(
                 writes,
                 Checked([None] * len(writes), is_plain=False),
@@ -300,7 +313,7 @@ class JetStreamStore(
             state = self._info().state
             head = state.last_seq
             if wanted is not None:
-                first = state.first_seq
+                first = max(1, state.first_seq)
                 start, stop = bounds.start, min(bounds.stop, head)
                 for since_ns, is_end in ((wanted.since_ns, False), (wanted.until_ns, True)):
                     if since_ns is None:
@@ -310,11 +323,12 @@ class JetStreamStore(
                 bounds = type(bounds)(start, stop, bounds.limit, bounds.max_bytes)
             if backwards:
                 bounds = type(bounds)(
-                    max(bounds.start, state.first_seq), bounds.stop, bounds.limit, bounds.max_bytes
+                    max(bounds.start, state.first_seq, 1),
+                    bounds.stop,
+                    bounds.limit,
+                    bounds.max_bytes,
                 )
-            return search(
-                self._log, self._names, bounds, wanted, backwards=backwards, head=head
-            )
+            return search(self._log, self._names, bounds, wanted, backwards=backwards, head=head)
 
     def streams(
         self, prefix: str = "", *, after: str = "", limit: int | None = None
@@ -376,8 +390,9 @@ class JetStreamStore(
         return head
 
     def _info(self) -> JetStreamInfo:
+        least = self._known.head
         info = self._log.info()
-        self._known.check(info)
+        self._known.check(info, least)
         return info
 
     def count(self) -> int:
@@ -390,14 +405,12 @@ class JetStreamStore(
             while (head := self.head()) < position and time.monotonic() < until_s:
                 with self._changed:
                     pause_s = min(LOOK_AGAIN_S, max(0.0, until_s - time.monotonic()))
-                    self._changed.wait_for(
-                        lambda: self._seen >= position or self._closed, pause_s
-                    )
+                    self._changed.wait_for(lambda: self._seen >= position or self._closed, pause_s)
         return head
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
-        """Have `moved` called when another server has written; see `SupportsNews`."""
-        return self._news.watch(lambda _: moved())
+        with self._call():
+            return self._news.watch(lambda _: moved())
 
     def _told(self, head: int) -> None:
         """The log is at least there."""
@@ -414,22 +427,24 @@ class JetStreamStore(
 
     def subscription(self, name: str) -> Subscription | None:
         with self._call():
+            if not _is_text(name):
+                return None
             return self._bucket.subscriptions([name])[name].subscription
 
     def delete_checkpoint(self, name: str, *, expected: int | None = None) -> bool:
         if expected is not None:
             check_saved_position(expected)
         with self._call():
+            if not _is_text(name):
+                return False
             for _ in range(MAX_TRIES):
                 held = self._bucket.subscriptions([name])[name]
                 if held.subscription is None:
                     return False
                 refuse_unexpected(held.subscription.position, expected)
-                try:
+                with suppress(WrongSequence):  # and then once more
                     self._bucket.delete(name, behind=held.sequence)
                     return True
-                except WrongSequence:
-                    continue
             raise StoreBusy(f"{self._names.log}: others change {name!r} all the time")
 
     def checkpoints(
@@ -460,10 +475,10 @@ class JetStreamStore(
         """Of streams whose last event is among these: they must not begin anew."""
         versions: dict[str, int] = {}
         for page in self._log.read(self._names.events, first, many=1_000, max_bytes=4 * MIB):
-            for message in page:
-                if message.sequence > through:
+            for event in page:
+                if event.sequence > through:
                     break
-                seen = seen_in(message)
+                seen = seen_in(event)
                 if seen.stream is not None:
                     versions[seen.stream] = seen.version or 0
             if page and page[-1].sequence >= through:
@@ -471,9 +486,7 @@ class JetStreamStore(
         streams = list(versions)
         for at in range(0, len(streams), _ASKED_AT_ONCE):
             few = streams[at : at + _ASKED_AT_ONCE]
-            last = self._log.ask_leader(
-                [{"last_by_subj": self._names.of_stream(it)} for it in few]
-            )
+            last = self._log.ask_leader([{"last_by_subj": self._names.of_stream(it)} for it in few])
             for stream, message in zip(few, last, strict=True):
                 if message is not None and message.sequence > through:
                     del versions[stream]
@@ -512,7 +525,7 @@ class JetStreamStore(
         """Take positions with messages that are no events, and take those away."""
         for behind in range(head, through, MAX_BATCH_MESSAGES):
             many = min(MAX_BATCH_MESSAGES, through - behind)
-            self._log.append([(self._names.gap, b"", {})] * many, behind=behind)
+            self._log.append([Outgoing(self._names.gap, b"")] * many, behind=behind)
         purge(self._link, self._log.name, {"filter": self._names.gap})
 
     def positions_of(self, ids: Sequence[str]) -> dict[str, int]:
@@ -556,7 +569,7 @@ class JetStreamStore(
                 self._calls -= 1
                 self._changed.notify_all()
 
-    def _mirrored(self, kind: str) -> list:
+    def _mirrored(self, kind: str) -> list[Message]:
         with self._mirroring:
             mirror = self._mirrors[kind]
             mirror.refresh()
@@ -567,7 +580,7 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     """Writes in groups of so many events as are stored together. Most often there is one."""
     begin = events = 0
     for at, write in enumerate(writes):
-        size = len(write.events) if isinstance(write, Append) else 0
+        size = _size(write)
         if events + size > MAX_BATCH_MESSAGES and at > begin:
             yield writes[begin:at]
             begin, events = at, 0
@@ -575,10 +588,20 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     yield writes[begin:] if begin else writes
 
 
+def _size(write: Write) -> int:
+    """How many events a write is of; 0 for one that is refused anyway."""
+    try:
+        return len(write.events) if isinstance(write, Append) else 0
+    except TypeError:
+        return 0
+
+
 def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | None:
     """The refusal of an event that would make too large a message."""
-    spare = most - limits.max_metadata_bytes - 8 * (
-        limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars
+    spare = (
+        most
+        - limits.max_metadata_bytes
+        - 8 * (limits.max_event_id_chars + limits.max_stream_chars + limits.max_type_chars)
     )
     for index, event in enumerate(append.events):
         if event_bytes(event) > spare:
@@ -590,6 +613,7 @@ def _too_large(append: Append, most: int, limits: Limits) -> EventTooLarge | Non
 
 
 def _is_text(id: str) -> bool:
+    """Whether it has no lone surrogates: nothing is stored under a name that has."""
     try:
         id.encode()
     except UnicodeEncodeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,12 +13,11 @@ from ebus.backends.jetstream.faults import (
     NO_MESSAGE,
     ApiError,
     Lost,
-    NoStream,
     WrongSequence,
     is_passing,
-    refuse,
+    refusal,
 )
-from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, pauses
+from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
 from ebus.backends.jetstream.messages import (
     COMMIT,
     EXPECTED_KEY_SEQUENCE,
@@ -27,9 +25,10 @@ from ebus.backends.jetstream.messages import (
     EXPECTED_STREAM,
     Message,
     batch,
+    header,
     message_of,
 )
-from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreFull, StoreUnavailable
+from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from ebus.core.limits import KIB
 
 API = "$JS.API"
@@ -109,7 +108,7 @@ def call(link: Link, subject: str, request: Any = None) -> bytes:
     [answer] = link.ask(f"{API}.{subject}", payload)
     outcome = _decode_outcome(answer.data)
     if outcome.error is not None:
-        refuse(outcome.error, subject)
+        raise refusal(outcome.error, subject)
     return answer.data
 
 
@@ -153,7 +152,7 @@ class Stream:
         error = got.error or ApiError()
         if error.err_code == NO_MESSAGE:
             return None
-        refuse(error, self.name)
+        raise refusal(error, self.name)
 
     def read(
         self, subject: str, start: int, *, many: int, max_bytes: int
@@ -166,17 +165,18 @@ class Stream:
         following = start
         while True:
             found, is_all = self._get(subject, following, many, max_bytes)
-            if not found and self._has_replicas:
-                # The one that was asked may be behind the others.
-                message = self.next(subject, following)
-                found = [] if message is None else [message]
-            yield found
-            if not found:
-                return
-            following = found[-1].sequence + 1
-            if is_all and not self._has_replicas:
+            if found:
+                yield found
+                following = found[-1].sequence + 1
+            if not is_all:
+                continue
+            # The one that was asked may be behind the others.
+            message = self.next(subject, following) if self._has_replicas else None
+            if message is None:
                 yield []
                 return
+            yield [message]
+            following = message.sequence + 1
 
     def _get(
         self, subject: str, start: int, many: int, max_bytes: int
@@ -213,25 +213,28 @@ class Stream:
 
     def append(
         self,
-        messages: Sequence[tuple[str, bytes, dict[str, str]]],
+        messages: Sequence[Outgoing],
         *,
         behind: int,
         key: str | None = None,
+        news: Outgoing | None = None,
     ) -> int:
         """Store messages together behind a sequence; returns the last one's sequence.
 
         That is where the stream has to be, or with a `key`, which is a subject, its last message.
+        `news` is published once they are stored.
         An answer that is lost is looked for: the message behind that sequence is ours, or it is
         somebody else's, and then ours never will be stored, since sequences only grow. That needs
         no window of time, as message ids do.
 
         Raises `WrongSequence`, and `OutcomeUnknown` when the cluster was away for too long.
         """
-        commit = secrets.token_hex(12)
-        subject, payload, headers = messages[0]
+        commit = self._link.new_id()
+        first = messages[0]
         expected = EXPECTED_SEQUENCE if key is None else EXPECTED_KEY_SEQUENCE
-        first = {**headers, EXPECTED_STREAM: self.name, expected: str(behind), COMMIT: commit}
-        messages = [(subject, payload, first), *messages[1:]]
+        headers = header(EXPECTED_STREAM, self.name) + header(expected, behind)
+        headers += header(COMMIT, commit) + first.headers
+        messages = [Outgoing(first.subject, first.payload, headers), *messages[1:]]
         until_s = time.monotonic() + self._link.options.timeout_s
         is_in_doubt = False
         trouble = "no answer"
@@ -239,12 +242,9 @@ class Stream:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 break
+            sequence = None
             try:
-                sequence = self._publish(messages, min(MAX_TRY_S, left_s))
-                if sequence is not None:
-                    if key is None and sequence != behind + len(messages):
-                        raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
-                    return sequence
+                sequence = self._publish(messages, min(MAX_TRY_S, left_s), news)
                 trouble = "the cluster is not ready"
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
@@ -252,28 +252,26 @@ class Stream:
                 if not is_in_doubt:
                     raise
             except StoreUnavailable as error:
-                if isinstance(error, StoreFull):
-                    raise
                 trouble = str(error)
-            if is_in_doubt:
-                try:
-                    found = self._find(commit, behind, key, len(messages))
-                except StoreUnavailable as error:
-                    trouble = str(error)
-                else:
-                    if found is not None:
-                        return found
+            if sequence is None and is_in_doubt:
+                sequence = self._find(commit, behind, key, len(messages))
+            if sequence is not None:
+                if key is None and sequence != behind + len(messages):
+                    raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
+                if is_in_doubt and news is not None:
+                    self._link.tell(news)
+                return sequence
             time.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         if is_in_doubt:
             raise OutcomeUnknown(f"{self.name}: it is not known whether it was stored: {trouble}")
         raise StoreUnavailable(f"{self.name}: nothing was stored: {trouble}")
 
     def _publish(
-        self, messages: Sequence[tuple[str, bytes, dict[str, str]]], patience_s: float
+        self, messages: Sequence[Outgoing], patience_s: float, news: Outgoing | None
     ) -> int | None:
         """One try: the last one's sequence, or None when nothing was stored for now."""
-        outgoing = batch(messages, secrets.token_hex(12))
-        answer = self._link.publish(outgoing, patience_s=patience_s)
+        outgoing = batch(messages, self._link.new_id())
+        answer = self._link.publish(outgoing, patience_s=patience_s, news=news)
         if answer.has_no_responders:
             self.info()  # or there is no such stream
             return None
@@ -282,21 +280,23 @@ class Stream:
             return ack.seq
         if is_passing(ack.error) or ack.error.err_code == INCOMPLETE_BATCH:
             return None
-        refuse(ack.error, self.name)
+        raise refusal(ack.error, self.name)
 
     def _find(self, commit: str, behind: int, key: str | None, size: int) -> int | None:
-        """Where a commit is whose answer was lost; None when it is not stored so far.
+        """Where a commit is whose answer was lost; None when it is not there yet, or nobody tells.
 
         Raises `WrongSequence` when it never will be.
         """
+        try:
+            found = self.next(">", behind + 1) if key is None else self.last(key)
+        except StoreUnavailable:
+            return None
         if key is not None:
-            found = self.last(key)
             if found is not None and found.commit == commit:
                 return found.sequence
             if (found.sequence if found is not None else 0) == behind:
                 return None
             raise WrongSequence(key)
-        found = self.next(">", behind + 1)
         if found is None:
             return None
         if found.commit == commit:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from ebus.backends.jetstream.bucket import Bucket, Held
 from ebus.backends.jetstream.ids import IdIndex
 from ebus.backends.jetstream.messages import Message, seen_in
@@ -66,25 +64,26 @@ class Known(Index):
 
     def refresh(self, info: StreamInfo | None = None) -> None:
         """Ask the leader where the log is, and read what has come since."""
+        least = self.head
         info = info or self._log.info()
-        self.check(info)
+        self.check(info, least)
         state = info.state
         moved = state.last_seq - self.head
         if not self.is_current or moved:
             self._catch_up(moved, state.last_seq)
         self.head = state.last_seq
-        self.first_position = state.first_seq
+        self.first_position = max(1, state.first_seq)
         self.events = state.messages
         self.size_bytes = state.bytes
         self.is_current = True
 
-    def check(self, info: StreamInfo) -> None:
-        """Raise when this is not the log that was opened, or not all of it."""
+    def check(self, info: StreamInfo, least: int) -> None:
+        """Raise when this is not the log that was opened, or ends before this position."""
         if info.created != self._created:
             raise StoreDamaged(f"the stream {self._names.log} was deleted, and is another one now")
-        if info.state.last_seq < self.head:
+        if info.state.last_seq < least:
             raise StoreUnavailable(
-                f"{self._names.log}: the leader is at {info.state.last_seq}, behind {self.head}"
+                f"{self._names.log}: the leader is at {info.state.last_seq}, behind {least}"
             )
 
     def _catch_up(self, moved: int, last: int) -> None:
@@ -112,7 +111,10 @@ class Known(Index):
             self.recorded_ns = max(self.recorded_ns, newest.recorded_ns)
 
     def prepare(self, writes: Sequence[Write]) -> None:
-        """Ask for all that these writes may have to know, at once instead of one by one."""
+        """Ask for all that these writes may have to know, at once instead of one by one.
+
+        They must have been checked.
+        """
         self._found_ids.clear()
         self.held.clear()
         ids: set[str] = set()
@@ -205,5 +207,3 @@ def version_in(message: Message) -> int:
 def gone(names: Names) -> StoreDamaged:
     """That a stream is not there which was."""
     return StoreDamaged(f"the stream {names.log} or its bucket was deleted while it was in use")
-
-
