@@ -55,9 +55,12 @@ class Switch:
     def until_hanging(self, calls: int = 1, who: str = ALL) -> None:
         """Return when so many calls hang."""
         until_s = time.monotonic() + PATIENCE_S
-        while len(list(self._directory.glob(f"{who}.*.hangs"))) < calls:
+        while self.hanging_calls(who) < calls:
             assert time.monotonic() < until_s, "nothing hangs"
             time.sleep(LOOK_AGAIN_S)
+
+    def hanging_calls(self, who: str = ALL) -> int:
+        return len(list(self._directory.glob(f"{who}.*.hangs")))
 
     def pass_by(self, who: str = ALL) -> None:
         """Every call does. Raises what it is to fail with."""
