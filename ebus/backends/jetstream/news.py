@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nats.aio.subscription import Subscription
-
-from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.link import Link, Listening, Outgoing
 from ebus.backends.jetstream.naming import Names
 from ebus.core.errors import StoreUnavailable
 
@@ -36,11 +34,15 @@ class News:
         """So that nobody hears what he has said himself."""
         # Of the link's loop:
         self._changing = asyncio.Lock()
-        self._subscription: Subscription | None = None
+        self._subscription: Listening | None = None
 
     def tell(self, head: int) -> None:
         """Tell the others; returns at once."""
-        self._link.tell(self._subject, b"%b %d" % (self._me, head))
+        self._link.tell(self.of(head))
+
+    def of(self, head: int) -> Outgoing:
+        """What tells that the log is at least at this position."""
+        return Outgoing(self._subject, b"%b %d" % (self._me, head))
 
     def watch(self, heard: Heard) -> Callable[[], None]:
         """Have this called, in the link's thread, until what is returned is called.
