@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -105,11 +106,12 @@ class _Waiter:
         self._timer = loop.call_later(patience_s, self._out_of_patience, -1)
 
     def feed(self, answer: Answer) -> None:
+        if self._future.done():
+            return  # while one leader takes over from another one, both may answer
         self.answers.append(answer)
-        if not self._has_many or answer.is_status or not answer.data:
+        if not self._has_many or answer.is_status:
             self._timer.cancel()
-            if not self._future.done():
-                self._future.set_result(self.answers)
+            self._future.set_result(self.answers)
 
     def _out_of_patience(self, seen: int) -> None:
         # Many answers may take their time, as long as they keep coming.
@@ -243,7 +245,8 @@ class Link:
             client = await self._connected(patience_s)
             [answer] = await client.ask(messages, has_many=False, patience_s=patience_s)
             if news is not None and not answer.is_status and b'"error"' not in answer.data[:64]:
-                await client.send(news.command())
+                with suppress(nats.errors.Error, OSError):  # it is stored, whoever hears of it
+                    await client.send(news.command())
             return answer
 
         return self.run(once())
