@@ -19,6 +19,8 @@ from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
 from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.backends.jetstream.messages import (
+    EXPECTED_KEY,
+    EXPECTED_KEY_SEQUENCE,
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
@@ -35,6 +37,7 @@ from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
+    EbusError,
     EventTooLarge,
     InvalidRange,
     StoreBusy,
@@ -77,6 +80,9 @@ LOOK_AGAIN_S = 1.0
 
 MAX_TRIES = 100
 """How often a commit is tried anew because another server was quicker."""
+
+SETTLING_S = 0.02
+"""Before a commit is tried anew that nobody seems to have been quicker than."""
 
 MAX_FILLED = 100_000
 """Positions that can be left out behind events that are stored: each is filled and emptied."""
@@ -143,11 +149,14 @@ class JetStreamStore(
         known = self._known
         checked = self._check(writes)
         good = [it for it, no in zip(writes, checked.refusals, strict=True) if no is None]
+        is_fresh = True
         if not known.is_current:
             known.refresh()
             self._ids.catch_up()
         elif self._quota != NO_QUOTA or any(isinstance(it, ChangeSubscription) for it in writes):
             known.refresh()  # what others have stored counts too
+        else:
+            is_fresh = False
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
@@ -159,10 +168,16 @@ class JetStreamStore(
                 index=known,
                 room=self._room(),
             )
+            if not is_fresh and _is_only_refused(plan, checked):
+                # Nothing is stored with which the server would compare what is known here.
+                is_fresh = True
+                known.refresh()
+                continue
             try:
                 self._store(plan)
             except WrongSequence:
-                known.refresh()
+                is_fresh = True
+                self._look_again()
                 continue
             except StoreUnavailable:
                 known.is_current = False
@@ -170,6 +185,14 @@ class JetStreamStore(
             self._save_subscriptions(writes, checked, plan)
             return plan.results
         raise StoreBusy(f"{self._names.log}: others write so much that nothing else gets through")
+
+    def _look_again(self) -> None:
+        """What was known is not so, or not any more."""
+        known, before = self._known, self._known.head
+        known.doubt()
+        known.refresh()
+        if known.head == before:  # who has answered does not know of it yet
+            time.sleep(SETTLING_S)
 
     def _check(self, writes: Sequence[Write]) -> Checked:
         """As every store does; and what the server would not take is refused before it is sent."""
@@ -209,9 +232,22 @@ class JetStreamStore(
                 zip(plan.events, plan.encoded, strict=True), known.head + 1
             )
         ]
+        if plan.streams:
+            self._expect_streams(plan, messages)
         self._log.append(messages, behind=known.head, news=self._news.of(plan.head))
         known.stored(plan, recorded_ns, sum(len(it.payload) for it in messages))
         self._told(plan.head)
+
+    def _expect_streams(self, plan: Plan, messages: list[Outgoing]) -> None:
+        """Have the server compare where streams are that were asked for."""
+        expected = {it: self._known.expected_of(it) for it in plan.streams}
+        for at, event in enumerate(plan.events):
+            sequence = None if event.stream is None else expected.pop(event.stream, None)
+            if event.stream is not None and sequence is not None:
+                one = messages[at]
+                headers = header(EXPECTED_KEY_SEQUENCE, sequence)
+                headers += header(EXPECTED_KEY, self._names.of_stream(event.stream))
+                messages[at] = Outgoing(one.subject, one.payload, one.headers + headers)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -301,7 +337,8 @@ class JetStreamStore(
             if bounds.start > bounds.stop:
                 return Found()
             if wanted is None and not backwards:
-                return read_forwards(self._log, self._names, bounds)
+                stored = max(self._seen, self._known.head)
+                return read_forwards(self._log, self._names, bounds, stored)
             state = self._info().state
             head = state.last_seq
             if wanted is not None:
@@ -382,10 +419,7 @@ class JetStreamStore(
         return head
 
     def _info(self) -> JetStreamInfo:
-        least = self._known.head
-        info = self._log.info()
-        self._known.check(info, least)
-        return info
+        return self._known.info()
 
     def count(self) -> int:
         with self._call():
@@ -566,6 +600,14 @@ class JetStreamStore(
             mirror = self._mirrors[kind]
             mirror.refresh()
             return list(mirror.messages.values())
+
+
+def _is_only_refused(plan: Plan, checked: Checked) -> bool:
+    """Whether something is refused for what is stored, and nothing is to be stored."""
+    return not plan.encoded and any(
+        isinstance(result, EbusError) and refusal is None
+        for result, refusal in zip(plan.results, checked.refusals, strict=True)
+    )
 
 
 def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
