@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -81,8 +80,7 @@ class Fleet:
         self.cluster = cluster
         prefix = "faults"
         location = (
-            f"{cluster.url.removeprefix('nats:')}"
-            f"?replicas=3&prefix={prefix}&timeout_s={TIMEOUT_S}"
+            f"{cluster.url.removeprefix('nats:')}?replicas=3&prefix={prefix}&timeout_s={TIMEOUT_S}"
         )
         self.log_stream = f"{prefix}-{TENANT}"
         self.engines = [
@@ -136,7 +134,7 @@ class Fleet:
             for client in clients:
                 client.stop()
             # Only an event lets go of who waits for one.
-        patiently(lambda: self.writers[0].finish())
+        patiently(self.writers[0].finish)
         for client in clients:
             client.join()
         self.check_clients()
@@ -170,9 +168,12 @@ class Fleet:
 
         def is_finished() -> bool:
             self.check_clients()
-            return (patiently(lambda: self.stores[0].checkpoint(Consumer.SUBSCRIPTION)) or 0) >= head
+            return (
+                patiently(lambda: self.stores[0].checkpoint(Consumer.SUBSCRIPTION)) or 0
+            ) >= head
 
         wait_for(is_finished, "the consumers to be done", timeout_s=PATIENCE_S)
         handled = set().union(*(it.handled for it in self.consumers))
         missing = set(range(1, head + 1)) - handled
-        assert not missing, f"handed out to nobody: {sorted(missing)}"
+        subscription = patiently(lambda: self.stores[0].subscription(Consumer.SUBSCRIPTION))
+        assert not missing, f"handed out to nobody: {sorted(missing)}, {subscription}"

@@ -10,11 +10,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from ebus.client import Client as HttpClient
 from ebus.client.errors import ServerUnreachable
 from ebus.core.errors import (
     EbusError,
@@ -30,6 +30,10 @@ from ebus.core.event import Event, NewEvent
 from ebus.core.store import Appended, Expectation, TenantStore
 
 PATIENCE_S = 90.0
+
+LEASE_S = 2.0
+MAX_ATTEMPTS = 50
+"""While the cluster is away, leases run out with nobody to blame."""
 
 T = TypeVar("T")
 
@@ -127,7 +131,9 @@ class Writer(Client):
             elif kind < 0.5:
                 self._append(Request(self._next(), self._rng.choice([2, 5, 20, 100])))
             elif kind < 0.65:
-                self._append_with_ids(Request(self._next(), self._rng.choice([1, 3, 10]), None, True))
+                self._append_with_ids(
+                    Request(self._next(), self._rng.choice([1, 3, 10]), None, True)
+                )
             elif kind < 0.8:
                 self._append_to_own_stream()
             elif kind < 0.9:
@@ -268,38 +274,51 @@ class Consumer(Client):
     def __init__(self, name: str, stores: Stores) -> None:
         super().__init__(name, stores)
         self.handled: set[int] = set()
+        """Positions of events that it has had in its hands."""
 
     def work(self) -> None:
         while not self._stop.is_set() and not self.failures:
             try:
-                lease = self.store.lease(self.SUBSCRIPTION, max_events=50, seconds=2.0)
-                if lease is None:
+                lease_id = self._lease()
+                if lease_id is None:
                     self._stop.wait(0.05)
                     continue
-                positions = range(lease.first_position, lease.last_position + 1)
-                self.store.acknowledge(self.SUBSCRIPTION, lease.id)
-            except LeaseLost:
-                continue
-            except OutcomeUnknown as error:
+                self.store.acknowledge(self.SUBSCRIPTION, lease_id)
+            except LeaseLost as error:
                 self._trouble(error)
-                with suppress(UnboundLocalError):
-                    self.handled.update(positions)
-                continue
             except (*IN_DOUBT, *NOTHING_DONE) as error:
                 self._trouble(error)
-                with suppress(UnboundLocalError):
-                    self.handled.update(positions)
-                continue
-            self.handled.update(positions)
-            self.done += 1
-            self._stop.wait(0.005)
+            else:
+                self.done += 1
+                self._stop.wait(0.005)
+
+    def _lease(self) -> str | None:
+        """Of what it has taken over and read, if there was anything."""
+        store = self.store
+        asked = {"max_events": 50, "seconds": LEASE_S, "max_attempts": MAX_ATTEMPTS}
+        if isinstance(store, HttpClient):
+            leased = store.lease_events(self.SUBSCRIPTION, **asked)
+            if leased is None:
+                return None
+            lease, events = leased.lease, list(leased.events)
+        else:
+            given = store.lease(self.SUBSCRIPTION, **asked)
+            if given is None:
+                return None
+            lease = given
+            events = store.read(lease.first_position, lease.last_position).events
+        positions = [it.position for it in events]
+        if positions != list(range(lease.first_position, lease.last_position + 1)):
+            self.failures.append(f"{lease} came with {positions}")
+        self.handled.update(positions)
+        return lease.id
 
 
 class Tail(Client):
     """Has each event once, in order, and goes on behind its last one when it breaks off."""
 
     def __init__(self, name: str, follow: Callable[[int], object]) -> None:
-        super().__init__(name, lambda: [])
+        super().__init__(name, list)
         self._follow = follow
         self.position = 0
         self.breaks = 0
@@ -369,9 +388,9 @@ def compare(store: TenantStore, writers: Sequence[Writer]) -> list[Event]:
         request = by_name[name].requests[number]
         first = parts[0][0]
         assert not request.is_refused, f"{name}: {request} was refused, and is at {first}"
-        assert [position for position, _ in parts] == list(
-            range(first, first + request.events)
-        ), f"{name}: {request} is not whole, or is there twice: {parts}"
+        assert [position for position, _ in parts] == list(range(first, first + request.events)), (
+            f"{name}: {request} is not whole, or is there twice: {parts}"
+        )
         assert [it.index for _, it in parts] == list(range(request.events)), f"{name}: {parts}"
         assert request.position in (None, first), f"{name}: {request} is at {first}"
         request.position = first
