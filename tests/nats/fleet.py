@@ -95,7 +95,7 @@ class Fleet:
             for number, workers in enumerate(WORKERS)
         ]
         for server in self.servers:
-            stack.callback(lambda server=server: server.live.kill())
+            stack.callback(server.kill)
         self.writers = [
             Writer("engine-0", lambda: self.stores[:1]),
             Writer("engine-1", lambda: self.stores[1:]),

@@ -295,14 +295,17 @@ class Consumer(Client):
     def _lease(self) -> str | None:
         """Of what it has taken over and read, if there was anything."""
         store = self.store
-        asked = {"max_events": 50, "seconds": LEASE_S, "max_attempts": MAX_ATTEMPTS}
         if isinstance(store, HttpClient):
-            leased = store.lease_events(self.SUBSCRIPTION, **asked)
+            leased = store.lease_events(
+                self.SUBSCRIPTION, max_events=50, seconds=LEASE_S, max_attempts=MAX_ATTEMPTS
+            )
             if leased is None:
                 return None
             lease, events = leased.lease, list(leased.events)
         else:
-            given = store.lease(self.SUBSCRIPTION, **asked)
+            given = store.lease(
+                self.SUBSCRIPTION, max_events=50, seconds=LEASE_S, max_attempts=MAX_ATTEMPTS
+            )
             if given is None:
                 return None
             lease = given

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 import time
@@ -25,6 +26,7 @@ from nats.aio.subscription import Subscription as Listening
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
+from ebus.backends.jetstream.moving import Kind, Moving
 from ebus.backends.jetstream.tls import tls_context
 from ebus.core.errors import StoreClosed, StoreUnavailable
 from ebus.core.limits import MIB
@@ -38,7 +40,7 @@ __all__ = ["LEAST_VERSION", "MAX_TRY_S", "Answer", "Link", "Listening", "Outgoin
 LEAST_VERSION = (2, 12)
 """Of the server: the first one with atomic batches."""
 
-PING_S = 2
+PING_S = 1
 """How often a silent server is asked whether it is there; after two such times it is not."""
 
 MAX_TRY_S = 2.0
@@ -209,6 +211,9 @@ class Link:
         self._connecting: asyncio.Lock | None = None
         self._trouble = ""
         """What the client was last told was wrong."""
+        self._lost_at_s = math.inf
+        """Since when there is no connection where there was one."""
+        self._moving = Moving()
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
@@ -220,9 +225,17 @@ class Link:
 
     # From threads.
 
-    def ask(self, subject: str, payload: bytes = b"", *, has_many: bool = False) -> list[Answer]:
+    def ask(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        has_many: bool = False,
+        patience_s: float | None = None,
+    ) -> list[Answer]:
         """The answers to a request that changes nothing, or may be carried out twice."""
-        return self.run(self._ask_until(Outgoing(subject, payload), has_many=has_many))
+        request = Outgoing(subject, payload)
+        return self.run(self._ask_until(request, has_many=has_many, patience_s=patience_s))
 
     def ask_all(self, requests: Sequence[tuple[str, bytes]]) -> list[Answer]:
         """The first answers to many such requests, which are all under way at once."""
@@ -242,9 +255,9 @@ class Link:
         """
 
         async def once() -> Answer:
-            client = await self._connected(patience_s)
-            [answer] = await client.ask(messages, has_many=False, patience_s=patience_s)
-            if news is not None and not answer.is_status and b'"error"' not in answer.data[:64]:
+            [answer] = await self._store(messages, patience_s)
+            client = self._client
+            if news and client and not answer.is_status and b'"error"' not in answer.data[:64]:
                 with suppress(nats.errors.Error, OSError):  # it is stored, whoever hears of it
                     await client.send(news.command())
             return answer
@@ -323,8 +336,31 @@ class Link:
         self, messages: Sequence[Outgoing], *, patience_s: float = MAX_TRY_S
     ) -> Answer:
         """Like `publish`, for who is on the link's loop."""
+        return (await self._store(messages, patience_s))[0]
+
+    async def _store(self, messages: Sequence[Outgoing], patience_s: float) -> list[Answer]:
         client = await self._connected(patience_s)
-        return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
+        try:
+            answers = await client.ask(messages, has_many=False, patience_s=patience_s)
+        except Lost:
+            await self._failed("store")
+            raise
+        if _passing(answers[0]) is not None:
+            await self._failed("store")
+        elif b'"error"' not in answers[0].data[:64]:
+            self._moving.succeeded("store")
+        return answers
+
+    async def _failed(self, kind: Kind) -> None:
+        """Go to another server when this one has been of no use for too long."""
+        client = self._client
+        if self._moving.failed(kind) and client is not None and client.is_connected:
+            at = client.connected_url
+            logger.warning(
+                "%s: the server does not get through to the others", self.options.named()
+            )
+            self._moving.leave("" if at is None else at.netloc)
+            await client.force_reconnect()
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
@@ -346,8 +382,10 @@ class Link:
         except (nats.errors.Error, OSError) as error:
             logger.debug("could not unsubscribe: %s", error)
 
-    async def _ask_until(self, request: Outgoing, *, has_many: bool) -> list[Answer]:
-        until_s = time.monotonic() + self.options.timeout_s
+    async def _ask_until(
+        self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
+    ) -> list[Answer]:
+        until_s = time.monotonic() + (patience_s or self.options.timeout_s)
         trouble = "no answer"
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
@@ -360,10 +398,13 @@ class Link:
                 )
                 passing = None if has_many else _passing(answers[-1])
                 if passing is None:
+                    if not has_many:  # that any replica answers
+                        self._moving.succeeded("ask")
                     return answers
                 trouble = passing
             except Lost as lost:
                 trouble = str(lost)
+            await self._failed("ask")
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         raise self._unavailable(trouble)
 
@@ -376,6 +417,8 @@ class Link:
         if client is not None and client.is_connected:
             return client
         until_s = time.monotonic() + patience_s
+        if self._lost_at_s + self.options.timeout_s < time.monotonic():
+            until_s = 0.0  # it has been away for so long that nobody is to wait for it
         if client is None or client.is_closed:
             if self._connecting is None:
                 self._connecting = asyncio.Lock()
@@ -404,7 +447,7 @@ class Link:
             reconnected_cb=self._on_reconnect,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
+            reconnect_to_server_handler=self._moving.next_server,
             connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
             ping_interval=PING_S,
             max_outstanding_pings=2,
@@ -427,6 +470,7 @@ class Link:
                 f"the server is of version {version}, and ebus needs {least} or later"
             )
         self._client = client
+        self._lost_at_s = math.inf
         self.max_payload = client.max_payload
         return client
 
@@ -437,11 +481,14 @@ class Link:
     async def _on_disconnect(self) -> None:
         if self._client is not None:
             self._client.lose_all()
+            self._lost_at_s = min(self._lost_at_s, time.monotonic())
             if not self._closed:
                 logger.warning("%s: the connection broke", self.options.named())
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        self._moving.arrived()
+        self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
         logger.warning("%s: connected again", self.options.named())

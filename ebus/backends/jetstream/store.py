@@ -17,7 +17,7 @@ from ebus.backends.jetstream.bucket import (
 from ebus.backends.jetstream.bucket import version_in as saved_version_in
 from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import Link, Outgoing
+from ebus.backends.jetstream.link import Link, Outgoing, pauses
 from ebus.backends.jetstream.messages import (
     EXPECTED_KEY,
     EXPECTED_KEY_SEQUENCE,
@@ -37,6 +37,7 @@ from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
+    Conflict,
     EbusError,
     EventTooLarge,
     InvalidRange,
@@ -80,9 +81,6 @@ LOOK_AGAIN_S = 1.0
 
 MAX_TRIES = 100
 """How often a commit is tried anew because another server was quicker."""
-
-SETTLING_S = 0.02
-"""Before a commit is tried anew that nobody seems to have been quicker than."""
 
 MAX_FILLED = 100_000
 """Positions that can be left out behind events that are stored: each is filled and emptied."""
@@ -137,7 +135,7 @@ class JetStreamStore(
             for some in _chunks(writes):
                 try:
                     results += self._commit(some)
-                except StoreUnavailable as error:
+                except EbusError as error:
                     if not results:
                         raise
                     # What came before is stored, and its callers are to know it.
@@ -157,6 +155,7 @@ class JetStreamStore(
             known.refresh()  # what others have stored counts too
         else:
             is_fresh = False
+        settling = self._settling()
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
@@ -168,16 +167,17 @@ class JetStreamStore(
                 index=known,
                 room=self._room(),
             )
-            if not is_fresh and _is_only_refused(plan, checked):
-                # Nothing is stored with which the server would compare what is known here.
+            if not plan.encoded and not is_fresh and _has_conflict(plan):
+                # Nothing is stored that would tell: another server's events may say otherwise.
                 is_fresh = True
+                known.doubt()
                 known.refresh()
                 continue
             try:
                 self._store(plan)
             except WrongSequence:
                 is_fresh = True
-                self._look_again()
+                self._look_again(settling)
                 continue
             except StoreUnavailable:
                 known.is_current = False
@@ -186,13 +186,21 @@ class JetStreamStore(
             return plan.results
         raise StoreBusy(f"{self._names.log}: others write so much that nothing else gets through")
 
-    def _look_again(self) -> None:
+    def _look_again(self, settling: Iterator[float]) -> None:
         """What was known is not so, or not any more."""
         known, before = self._known, self._known.head
         known.doubt()
         known.refresh()
-        if known.head == before:  # who has answered does not know of it yet
-            time.sleep(SETTLING_S)
+        if known.head == before:
+            time.sleep(next(settling))
+
+    def _settling(self) -> Iterator[float]:
+        """Pauses, until who has answered knows of what came before us, or that is given up."""
+        until_s = time.monotonic() + self._log.timeout_s
+        for pause_s in pauses():
+            if time.monotonic() > until_s:
+                raise StoreUnavailable(f"{self._names.log}: what was sent before is not stored yet")
+            yield pause_s
 
     def _check(self, writes: Sequence[Write]) -> Checked:
         """As every store does; and what the server would not take is refused before it is sent."""
@@ -262,7 +270,7 @@ class JetStreamStore(
             ]
             try:
                 self._save_subscription(name, [writes[at] for at in mine], mine, plan)
-            except StoreUnavailable as error:
+            except EbusError as error:
                 known.is_current = False
                 for at in mine:
                     plan.results[at] = error
@@ -602,12 +610,9 @@ class JetStreamStore(
             return list(mirror.messages.values())
 
 
-def _is_only_refused(plan: Plan, checked: Checked) -> bool:
-    """Whether something is refused for what is stored, and nothing is to be stored."""
-    return not plan.encoded and any(
-        isinstance(result, EbusError) and refusal is None
-        for result, refusal in zip(plan.results, checked.refusals, strict=True)
-    )
+def _has_conflict(plan: Plan) -> bool:
+    """Whether something is refused for what is stored."""
+    return any(isinstance(it, Conflict) for it in plan.results)
 
 
 def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:

@@ -175,19 +175,20 @@ class Stream:
         settling = iter(_SETTLING_S)
         while True:
             found, is_all = self._get(subject, following, many, max_bytes)
-            if not found and (self._has_replicas or not is_all):
-                # The one that was asked may be behind the others.
-                message = self.next(subject, following)
-                found = [] if message is None else [message]
-            if not found and following <= stored and self._is_behind(following, stored, settling):
+            if found:
+                yield found
+                following = found[-1].sequence + 1
+            if not is_all:
                 continue
-            yield found
-            if not found:
-                return
-            following = found[-1].sequence + 1
-            if is_all and not self._has_replicas:
+            # The one that was asked may be behind the others.
+            message = self.next(subject, following) if self._has_replicas else None
+            if message is None:
+                if following <= stored and self._is_behind(following, stored, settling):
+                    continue
                 yield []
                 return
+            yield [message]
+            following = message.sequence + 1
 
     def _is_behind(self, following: int, stored: int, settling: Iterator[float]) -> bool:
         """Whether to ask again for what has to be there. Waits a little."""
