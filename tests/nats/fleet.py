@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from ebus.core.store import TenantStore
 from tests.http.conftest import write_config
 from tests.live_server import LiveServer, start
 from tests.nats.monitoring import wait_for
+from tests.nats.ports import HOST, claim_port
 from tests.nats.servers import NatsCluster
 from tests.nats.writers import (
     PATIENCE_S,
@@ -37,7 +40,7 @@ WORKERS = (1, 2)
 
 
 class EbusServer:
-    """A real server, which can be killed and started again; then it has another port."""
+    """A real server, which can be killed and started again, on the port that it had."""
 
     def __init__(self, directory: Path, engine: str, workers: int) -> None:
         self._directory = directory
@@ -45,26 +48,38 @@ class EbusServer:
         directory.mkdir(parents=True)
         tenants = [{"name": TENANT, "api_key": KEY}]
         write_config(directory / "tenants.yaml", {"engine": engine, "tenants": tenants})
+        self._claim = claim_port()
         self.live: LiveServer
-        self.client: Client
         self.logs = ""
         self.start()
-
-    def start(self) -> None:
-        arguments = ["serve", "--config", "tenants.yaml", "--host", "127.0.0.1", "--port", "0"]
-        self.live = start([*arguments, "--workers", str(self._workers)], cwd=self._directory)
-        self.live.wait_until_listening()
         self.client = Client(
             self.live.url, KEY, retries=NO_RETRIES, assign_ids=False, timeout_s=30.0
         )
+
+    def start(self) -> None:
+        arguments = ["serve", "--config", "tenants.yaml", "--host", HOST]
+        arguments += ["--port", str(self._claim.number), "--workers", str(self._workers)]
+        self.live = start(arguments, cwd=self._directory)
+        self.live.wait_until_listening()
 
     def restart(self) -> None:
         self.kill()
         self.start()
 
     def kill(self) -> None:
+        """Its workers end by themselves once it is gone."""
         self.live.kill()
         self.logs += self.live.log
+        wait_for(self._is_gone, "the workers to end")
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+        self._claim.release()
+
+    def _is_gone(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self._claim.number)) != 0
 
     def follow(self, after: int) -> Iterator[Event]:
         return self.client.tail(after)
@@ -95,7 +110,7 @@ class Fleet:
             for number, workers in enumerate(WORKERS)
         ]
         for server in self.servers:
-            stack.callback(server.kill)
+            stack.callback(server.close)
         self.writers = [
             Writer("engine-0", lambda: self.stores[:1]),
             Writer("engine-1", lambda: self.stores[1:]),
@@ -103,6 +118,8 @@ class Fleet:
             Writer("server-1", lambda: [self.servers[1].client]),
             Writer("anywhere", self.doors),
         ]
+        self._outsider = Writer("outsider", self.doors)
+        """Does not work, but sends one event when it is told to."""
         self.consumers = [Consumer(f"consumer-{it}", self.doors) for it in range(2)]
         self.tails = [
             Tail(f"tail-{number}", server.follow) for number, server in enumerate(self.servers)
@@ -139,6 +156,13 @@ class Fleet:
             client.join()
         self.check_clients()
 
+    def post(self, server: EbusServer) -> httpx.Response:
+        """What a server answers to an event, as it is on the wire."""
+        [event] = self._outsider.prepare()
+        sent = {"type": event.type, "data": json.loads(bytes(event.data))}
+        headers = {"X-API-Key": KEY}
+        return httpx.post(f"{server.live.url}/events", json=sent, headers=headers, timeout=30)
+
     def check_clients(self) -> None:
         for client in [*self.writers, *self.consumers, *self.tails]:
             assert not client.failures, f"{client.name}: {client.failures}"
@@ -155,7 +179,7 @@ class Fleet:
 
     def _check(self) -> None:
         head = patiently(self.stores[0].head)
-        events = compare(self.stores[0], self.writers)
+        events = compare(self.stores[0], [*self.writers, self._outsider])
         assert len(events) == head
         for store in self.doors():
             assert patiently(store.head) == head

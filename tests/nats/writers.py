@@ -142,6 +142,12 @@ class Writer(Client):
                 self._save_checkpoint()
             self._stop.wait(0.001)
 
+    def prepare(self) -> list[NewEvent]:
+        """An event that somebody else is to send. Nobody knows whether it is there then."""
+        request = Request(self._next(), is_in_doubt=True)
+        self.requests[request.number] = request
+        return self._events(request)
+
     def finish(self) -> None:
         """One event more, which is known to be there, so that who waits for one goes on."""
         request = Request(self._next())

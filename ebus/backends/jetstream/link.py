@@ -279,8 +279,17 @@ class Link:
         self.spawn(tell())
 
     def check(self) -> None:
-        """Return when there is a connection to a server that is new enough."""
+        """Return when there is a connection to a server that is new enough, and what was to be
+        stored of late was stored: one that is cut off says for seconds that all is well."""
         self.run(self._connected(self.options.timeout_s))
+        if self._moving.stores_nothing:
+            raise self._unavailable("nothing can be stored")
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address of the server that there is a connection to."""
+        at = None if self._client is None else self._client.connected_url
+        return None if at is None else at.netloc.rpartition("@")[2]
 
     @property
     def server_version(self) -> str:

@@ -19,6 +19,8 @@ MOVE_AFTER_S = 3.0
 """So long nothing was stored, or nothing asked, that should have been: less than an election may
 take, but then it is as good elsewhere."""
 
+OF_LATE_S = 10.0
+
 PAUSE_S = 0.25
 """Before a server is tried again that could not be connected to."""
 
@@ -32,15 +34,30 @@ class Moving:
 
     def __init__(self) -> None:
         self._failing_since_s: dict[Kind, float] = {}
+        self._not_stored_since_s = self._not_stored_at_s = math.inf
         self._left = ""
         """The server that was of no use, until there is a connection to another one."""
 
+    @property
+    def stores_nothing(self) -> bool:
+        """Whether all that was to be stored of late was not, for a while."""
+        now_s = time.monotonic()
+        return (
+            now_s - self._not_stored_since_s >= MOVE_AFTER_S
+            and now_s - self._not_stored_at_s < OF_LATE_S
+        )
+
     def succeeded(self, kind: Kind) -> None:
+        if kind == "store":
+            self._not_stored_since_s = math.inf
         self._failing_since_s.pop(kind, None)
 
     def failed(self, kind: Kind) -> bool:
         """Note that the cluster did not do what it should; whether to go elsewhere."""
         now_s = time.monotonic()
+        if kind == "store":
+            self._not_stored_since_s = min(self._not_stored_since_s, now_s)
+            self._not_stored_at_s = now_s
         since_s = self._failing_since_s.setdefault(kind, now_s)
         return now_s - since_s >= MOVE_AFTER_S
 
