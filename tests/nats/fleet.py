@@ -156,6 +156,12 @@ class Fleet:
             client.join()
         self.check_clients()
 
+    def make_whole(self) -> None:
+        """Until each server has all: who loses one before it has had two that are not whole."""
+        self.cluster.make_whole()
+        for stream in (self.log_stream, f"KV_{self.log_stream}"):
+            self.cluster.wait_current(stream, PATIENCE_S)
+
     def post(self, server: EbusServer) -> httpx.Response:
         """What a server answers to an event, as it is on the wire."""
         [event] = self._outsider.prepare()

@@ -283,6 +283,6 @@ def test_whatever_becomes_of_a_cluster_nothing_is_lost_or_doubled(
             for server in fleet.servers:
                 error.add_note(server.live.log[-4_000:])
             raise
-        fleet.cluster.make_whole()
+        fleet.make_whole()
     for server in fleet.servers:
         assert "Traceback" not in server.logs + server.live.log

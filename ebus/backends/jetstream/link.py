@@ -264,6 +264,13 @@ class Link:
 
         return self.run(once())
 
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        if agrees:
+            self._moving.succeeded("agree")
+        else:
+            self.spawn(self._failed("agree"))
+
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
         return f"{self._own_id}{next(self._ids)}"

@@ -24,7 +24,8 @@ OF_LATE_S = 10.0
 PAUSE_S = 0.25
 """Before a server is tried again that could not be connected to."""
 
-Kind = Literal["store", "ask"]
+Kind = Literal["store", "ask", "agree"]
+"""That who answers knows of all that is known here is to agree."""
 
 _random = SystemRandom()
 

@@ -137,6 +137,10 @@ class Stream:
         request = {"subjects_filter": subjects, "offset": offset} if subjects else None
         return _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
 
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        self._link.agree(agrees=agrees)
+
     def last(self, subject: str) -> Message | None:
         """The last message of a subject, which may have wildcards, as the leader has it."""
         return self.ask_leader([{"last_by_subj": subject}])[0]

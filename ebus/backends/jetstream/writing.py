@@ -102,7 +102,9 @@ class Known(Index):
                 raise StoreDamaged(
                     f"the stream {self._names.log} was deleted, and is another one now"
                 )
-            if info.state.last_seq >= least:
+            agrees = info.state.last_seq >= least
+            self._log.agree(agrees=agrees)
+            if agrees:
                 return info
             if time.monotonic() > until_s:
                 break
