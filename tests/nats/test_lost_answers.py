@@ -265,6 +265,19 @@ def test_a_page_from_which_something_was_lost_has_no_hole(
     assert faults.happened
 
 
+def test_a_replica_that_hangs_is_not_waited_for(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is asked, long before the time is over that there is for an answer."""
+    monkeypatch.setattr(link, "MAX_TRY_S", 2 * TIMEOUT_S)
+    doors.store.append(events(1))
+    proxy.faults = faults = Once(
+        "drop", published=lambda it: it.subject.startswith(DIRECT), times=2
+    )
+    assert values(doors.store) == [1]
+    assert faults.happened == 2
+
+
 @pytest.mark.parametrize("question", [INFO, GET])
 def test_two_leaders_may_answer_one_question(doors: Doors, proxy: Proxy, question: str) -> None:
     """While one takes over from the other."""
