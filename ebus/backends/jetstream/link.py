@@ -26,7 +26,7 @@ from nats.aio.subscription import Subscription as Listening
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
-from ebus.backends.jetstream.moving import Kind, Moving
+from ebus.backends.jetstream.moving import AGREE, STORE, Moving
 from ebus.backends.jetstream.tls import tls_context
 from ebus.core.errors import StoreClosed, StoreUnavailable
 from ebus.core.limits import MIB
@@ -271,9 +271,9 @@ class Link:
     def agree(self, *, agrees: bool) -> None:
         """Say whether who has answered knew of what is known to be stored."""
         if agrees:
-            self._moving.succeeded("agree")
+            self._moving.succeeded(AGREE)
         else:
-            self.spawn(self._failed("agree"))
+            self.spawn(self._failed(AGREE))
 
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
@@ -363,18 +363,18 @@ class Link:
         try:
             answers = await client.ask(messages, has_many=False, patience_s=patience_s)
         except Lost:
-            await self._failed("store")
+            await self._failed(STORE)
             raise
         if _passing(answers[0]) is not None:
-            await self._failed("store")
+            await self._failed(STORE)
         elif b'"error"' not in answers[0].data[:64]:
-            self._moving.succeeded("store")
+            self._moving.succeeded(STORE)
         return answers
 
-    async def _failed(self, kind: Kind) -> None:
+    async def _failed(self, thing: str) -> None:
         """Go to another server when this one has been of no use for too long."""
         client = self._client
-        if self._moving.failed(kind) and client is not None and client.is_connected:
+        if self._moving.failed(thing) and client is not None and client.is_connected:
             at = client.connected_url
             logger.warning(
                 "%s: the server does not get through to the others", self.options.named()
@@ -420,7 +420,7 @@ class Link:
                 passing = None if has_many else _passing(answers[-1])
                 if passing is None:
                     if not has_many:
-                        self._moving.succeeded("ask")
+                        self._moving.succeeded(request.subject)
                     return answers
                 trouble = passing
             except Lost as lost:
@@ -428,7 +428,7 @@ class Link:
             if has_many:  # that any replica answers: another one the next time
                 try_s = min(2 * try_s, MAX_TRY_S)
             else:
-                await self._failed("ask")
+                await self._failed(request.subject)
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         raise self._unavailable(trouble)
 
