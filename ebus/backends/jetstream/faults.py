@@ -19,6 +19,10 @@ class Lost(Exception):
     """No answer came: whether the request was carried out nobody knows."""
 
 
+class Denied(StoreUnavailable):
+    """The servers do not allow the user to do this: another try would end like this one."""
+
+
 class WrongSequence(Exception):
     """The log, or the key, is not at the sequence that was expected: nothing was stored."""
 

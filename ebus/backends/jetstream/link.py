@@ -22,22 +22,26 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from ebus.backends.jetstream.address import Options
-from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
-from ebus.backends.jetstream.tls import tls_context
-from ebus.core.errors import StoreClosed, StoreUnavailable
+from ebus.backends.jetstream.connecting import CarefulClient, Troubles, connect
+from ebus.backends.jetstream.faults import ApiError, Denied, Lost, is_passing
+from ebus.backends.jetstream.trouble import Denial, denial_in, trouble_of
+from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable
 
 logger = logging.getLogger("ebus.engine")
 
 T = TypeVar("T")
-
-LEAST_VERSION = (2, 12)
-"""Of the server: the first one with atomic batches."""
 
 PING_S = 2
 """How often a silent server is asked whether it is there; after two such times it is not."""
 
 MAX_TRY_S = 2.0
 """How long one try of a request may take, where there is time for more than one."""
+
+REFUSED_PAUSE_S = 0.5
+"""Who was refused by all servers asks them again after that time: they count who guesses."""
+
+MAX_DENIALS = 100
+"""What is not allowed, of which the log is told once."""
 
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between tries; the last one again and again."""
@@ -71,10 +75,17 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class _Waiter:
     """Who waits for answers to one request."""
 
-    __slots__ = ("_future", "_has_many", "_timer", "answers", "loop", "patience_s")
+    __slots__ = ("_future", "_has_many", "_timer", "answers", "asked", "loop", "patience_s")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, has_many: bool, patience_s: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        asked: Sequence[Outgoing],
+        has_many: bool,
+        patience_s: float,
+    ) -> None:
         self.loop = loop
+        self.asked = asked
         self.answers: list[Answer] = []
         self.patience_s = patience_s
         self._has_many = has_many
@@ -106,21 +117,38 @@ class _Waiter:
         return await self._future
 
 
-class _Client(Client):
+class _Client(CarefulClient):
     """The official client, but for what comes in to one inbox."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
+    def __init__(self, options: Options, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(options)
         self._own_loop = loop
         self._inbox = b""
         self._inbox_sid = -1
         self._waiting: dict[bytes, _Waiter] = {}
         self._numbers = count(1)
+        self._inbox_denied: str | None = None
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
+        await self.flush(MAX_TRY_S)  # type: ignore[arg-type]  # a refusal comes before that
+
+    async def _process_connect_init(self) -> None:
+        self._inbox_denied = None
+        await super()._process_connect_init()
+
+    def deny(self, denial: Denial) -> None:
+        """The servers have not allowed this: who asked for it need not wait."""
+        told = denial.told(self.options_of_ebus)
+        if not denial.is_publish and denial.subject.startswith("_inbox."):
+            self._inbox_denied = told
+        for waiter in list(self._waiting.values()):
+            if self._inbox_denied or any(
+                it.subject.lower() == denial.subject for it in waiter.asked
+            ):
+                waiter.fail(Denied(f"{self.options_of_ebus.named()}: {told}"))
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -136,8 +164,10 @@ class _Client(Client):
         self, messages: Sequence[Outgoing], *, has_many: bool, patience_s: float
     ) -> list[Answer]:
         """Publish all of these, one after the other, and wait for the answer to the last."""
+        if self._inbox_denied:
+            raise Denied(f"{self.options_of_ebus.named()}: {self._inbox_denied}")
         number = b"%d" % next(self._numbers)
-        waiter = _Waiter(self._own_loop, has_many, patience_s)
+        waiter = _Waiter(self._own_loop, messages, has_many, patience_s)
         self._waiting[number] = waiter
         try:
             for one in messages[:-1]:
@@ -176,9 +206,12 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: _Client | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._attempt: asyncio.Task[_Client | None] | None = None
+        """The first connection, or one after servers have sent us away, as it is made."""
+        self._attempted_s = 0.0
         self._trouble = ""
         """What the client was last told was wrong."""
+        self._denials: set[Denial] = set()
         self._closed = False
         self.reconnects = 0
         """How often the connection came back: what was known before may be old."""
@@ -336,61 +369,74 @@ class Link:
             return client
         until_s = time.monotonic() + patience_s
         if client is None or client.is_closed:
-            if self._connecting is None:
-                self._connecting = asyncio.Lock()
-            async with self._connecting:
-                if self._client is None or self._client.is_closed:
-                    return await self._connect(patience_s)
-        while time.monotonic() < until_s:
+            await asyncio.wait({self._attempting()}, timeout=patience_s)
             client = self._client
-            if client is not None and client.is_connected:
-                return client
+            if client is None or client.is_closed:
+                raise self._unavailable(f"cannot connect: {self._trouble or 'no answer in time'}")
+        while not client.is_connected:
+            if time.monotonic() >= until_s:
+                raise self._unavailable(self._trouble or "not connected")
             await asyncio.sleep(0.02)
-        raise self._unavailable(self._trouble or "not connected")
-
-    async def _connect(self, patience_s: float) -> _Client:
-        options = self.options
-        client = _Client(asyncio.get_running_loop())
-        self._trouble = ""
-        secure: dict[str, Any] = {}
-        if options.tls:
-            secure = {"tls": tls_context(options), "tls_handshake_first": options.tls_first}
-        connecting = client.connect(
-            servers=[f"{'tls' if options.tls else 'nats'}://{it}" for it in options.servers],
-            name="ebus",
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
-            connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
-            ping_interval=PING_S,
-            max_outstanding_pings=2,
-            pending_size=0,  # what is not sent now must not be sent once nobody waits for it
-            **credentials(options),
-            **secure,
-        )
-        try:
-            await asyncio.wait_for(connecting, patience_s)
-            await client.open_inbox()
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            trouble = self._trouble or str(error) or type(error).__name__
-            await _close(client)
-            raise self._unavailable(f"cannot connect: {trouble}") from None
-        version = client.connected_server_version
-        if (version.major, version.minor) < LEAST_VERSION:
-            await _close(client)
-            least = ".".join(map(str, LEAST_VERSION))
-            raise self._unavailable(
-                f"the server is of version {version}, and ebus needs {least} or later"
-            )
-        self._client = client
         return client
 
-    async def _on_error(self, error: Exception) -> None:
-        self._trouble = str(error) or type(error).__name__
-        logger.debug("%s: %s", self.options.named(), self._trouble)
+    def _attempting(self) -> asyncio.Task[_Client | None]:
+        """One for all who wait; it goes on without them."""
+        attempt = self._attempt
+        if attempt is not None:
+            if not attempt.done():
+                return attempt
+            if attempt.result() is None and time.monotonic() < self._attempted_s + REFUSED_PAUSE_S:
+                return attempt
+        self._attempt = asyncio.get_running_loop().create_task(self._connect())
+        return self._attempt
+
+    async def _connect(self) -> _Client | None:
+        """Sets `_client`, or `_trouble` where it is hopeless."""
+        client = _Client(self.options, asyncio.get_running_loop())
+        troubles = Troubles(self.options)
+        self._trouble = ""
+
+        async def on_error(error: Exception) -> None:
+            if self._client is client or denial_in(error):
+                self._hear_of(client, error)
+            else:
+                troubles.note(client.tried, error)
+                self._trouble = troubles.told()
+
+        try:
+            if await connect(
+                client,
+                troubles,
+                error_cb=on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                connect_timeout=min(MAX_TRY_S, self.options.timeout_s),
+                reconnect_time_wait=0.25,
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                pending_size=0,  # what is not sent now must not be sent once nobody waits for it
+            ):
+                await client.open_inbox()
+                self._client = client
+        except (EbusError, nats.errors.Error, OSError) as error:
+            self._trouble = str(error) or type(error).__name__
+        finally:
+            self._attempted_s = time.monotonic()
+            if self._client is not client:
+                self._trouble = self._trouble or troubles.told()
+                await _close(client)
+        return client if self._client is client else None
+
+    def _hear_of(self, client: _Client, error: Exception) -> None:
+        denial = denial_in(error)
+        if denial is None:
+            self._trouble = trouble_of(error, self.options).text
+            logger.debug("%s: %s", self.options.named(), self._trouble)
+            return
+        client.deny(denial)
+        if denial not in self._denials and len(self._denials) < MAX_DENIALS:
+            self._denials.add(denial)
+            logger.warning("%s: %s", self.options.named(), denial.told(self.options))
 
     async def _on_disconnect(self) -> None:
         if self._client is not None:
@@ -419,18 +465,6 @@ def pauses() -> Iterator[float]:
     yield from _PAUSES_S
     while True:
         yield _PAUSES_S[-1]
-
-
-def credentials(options: Options) -> dict[str, Any]:
-    """How to log in, as the client wants it. Reads the files that hold secrets."""
-    login: dict[str, Any] = {}
-    if options.credentials:
-        login["user_credentials"] = options.credentials
-    elif options.user:
-        login |= {"user": options.user, "password": options.secret() or ""}
-    elif (secret := options.secret()) is not None:
-        login["token"] = secret
-    return login
 
 
 async def _close(client: Client) -> None:

@@ -13,6 +13,7 @@ from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
     ApiError,
+    Denied,
     Lost,
     WrongSequence,
     is_passing,
@@ -248,6 +249,8 @@ class Stream:
                 if not is_in_doubt:
                     raise
             except StoreUnavailable as error:
+                if isinstance(error, Denied) and not is_in_doubt:
+                    raise
                 trouble = str(error)
             if sequence is None and is_in_doubt:
                 sequence = self._find(commit, behind, key, len(messages))
