@@ -202,7 +202,9 @@ def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
         if isinstance(engine, SupportsHealth):
             engine.check_health()
     except EbusError as error:
+        # Each tenant would be told the same, and a cluster that is away takes its time every time.
         findings.refusals.append(str(error))
+        return findings
     if isinstance(engine, SupportsInspect):
         names = list(names)
         absent = engine.absent(names) if isinstance(engine, SupportsAbsent) else frozenset()

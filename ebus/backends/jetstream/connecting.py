@@ -48,7 +48,9 @@ class Troubles:
         """Set when every server of the address has something that only a person can mend."""
 
     def note(self, server: str, error: BaseException) -> None:
-        self._found[server] = trouble_of(error, self._options)
+        trouble, before = trouble_of(error, self._options), self._found.get(server)
+        if before is None or trouble.is_lasting or not before.is_lasting:
+            self._found[server] = trouble
         found = [self._found.get(it) for it in self._options.servers]
         if all(it is not None and it.is_lasting for it in found):
             self.is_hopeless.set()

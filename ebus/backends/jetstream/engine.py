@@ -24,7 +24,7 @@ from ebus.core.engine import (
     SupportsHealth,
     SupportsInspect,
 )
-from ebus.core.errors import StoreClosed, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.errors import StoreClosed, StoreError, StoreForeign, StoreNewer, StoreRefused
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
@@ -135,7 +135,10 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
         return "ready"
 
     def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
-        return frozenset(names) - frozenset(self.tenants())
+        try:
+            return frozenset(names) - frozenset(self.tenants())
+        except StoreError:  # whoever asks for one of them is told
+            return frozenset()
 
     def sizes(self, name: str) -> Sizes | None:
         names = Names(self._options.prefix, self._name(name))

@@ -41,6 +41,9 @@ PING_S = 2
 MAX_TRY_S = 2.0
 """How long one try of a request may take, where there is time for more than one."""
 
+RECONNECT_WAIT_S = 0.25
+"""Between two tries of one server."""
+
 REFUSED_PAUSE_S = 0.5
 """Who was refused by all servers asks them again after that time: they count who guesses."""
 
@@ -162,16 +165,20 @@ class _Client(CarefulClient):
         self._inbox_denied = None
         await super()._process_connect_init()
 
-    def deny(self, denial: Denial) -> None:
-        """The servers have not allowed this: who asked for it need not wait."""
-        told = denial.told(self.options_of_ebus)
+    def deny(self, denial: Denial) -> str:
+        """The servers have not allowed this: who asked for it need not wait. Returns the words."""
+        waiting = list(self._waiting.values())
+        asked = {it.subject.lower(): it.subject for waiter in waiting for it in waiter.asked}
+        told = denial.told(self.options_of_ebus, asked.get(denial.subject, denial.subject))
         if not denial.is_publish and denial.subject.startswith("_inbox."):
             self._inbox_denied = told
-        for waiter in list(self._waiting.values()):
-            if self._inbox_denied or any(
-                it.subject.lower() == denial.subject for it in waiter.asked
-            ):
-                waiter.fail(Denied(f"{self.options_of_ebus.named()}: {told}"))
+        for waiter in waiting:
+            if self._inbox_denied or denial.subject in {it.subject.lower() for it in waiter.asked}:
+                waiter.fail(self._denied(told))
+        return told
+
+    def _denied(self, told: str) -> Denied:
+        return Denied(f"{self.options_of_ebus.named()}: {told}")
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -188,7 +195,7 @@ class _Client(CarefulClient):
     ) -> list[Answer]:
         """Publish all of these, one after the other, and wait for the answer to the last."""
         if self._inbox_denied:
-            raise Denied(f"{self.options_of_ebus.named()}: {self._inbox_denied}")
+            raise self._denied(self._inbox_denied)
         number = b"%d" % next(self._numbers)
         waiter = _Waiter(self._own_loop, messages, has_many, patience_s)
         self._waiting[number] = waiter
@@ -378,7 +385,7 @@ class Link:
 
     async def _ask_until(self, request: Outgoing, *, has_many: bool) -> list[Answer]:
         until_s = time.monotonic() + self.options.timeout_s
-        trouble = "no answer"
+        trouble = ""
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
             if left_s <= 0:
@@ -393,9 +400,9 @@ class Link:
                     return answers
                 trouble = passing
             except Lost as lost:
-                trouble = str(lost)
+                trouble = trouble or str(lost)
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
-        raise self._unavailable(trouble)
+        raise self._unavailable(trouble or "no answer")
 
     def _unavailable(self, trouble: str) -> StoreUnavailable:
         return StoreUnavailable(f"{self.options.named()}: {trouble}")
@@ -430,9 +437,25 @@ class Link:
 
     async def _connect(self) -> _Client | None:
         """Sets `_client`, or `_trouble` where it is hopeless."""
-        client = _Client(self.options, asyncio.get_running_loop())
         troubles = Troubles(self.options)
         self._trouble = ""
+        try:
+            while not troubles.is_hopeless.is_set():
+                client = await self._try_to_connect(troubles)
+                if client is not None:
+                    self._client = client
+                    self.max_payload = client.max_payload
+                    return client
+                self._trouble = troubles.told()
+                await asyncio.sleep(RECONNECT_WAIT_S)
+        except EbusError as error:  # a file of the options
+            self._trouble = str(error)
+        finally:
+            self._attempted_s = time.monotonic()
+        return None
+
+    async def _try_to_connect(self, troubles: Troubles) -> _Client | None:
+        client = _Client(self.options, asyncio.get_running_loop())
 
         async def on_error(error: Exception) -> None:
             if self._client is client or denial_in(error):
@@ -441,6 +464,7 @@ class Link:
                 troubles.note(client.tried, error)
                 self._trouble = troubles.told()
 
+        is_connected = False
         try:
             if await connect(
                 client,
@@ -448,23 +472,20 @@ class Link:
                 error_cb=on_error,
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
-                connect_timeout=min(MAX_TRY_S, self.options.timeout_s),
-                reconnect_time_wait=0.25,
+                connect_timeout=min(MAX_TRY_S, self.options.timeout_s / 2),
+                reconnect_time_wait=RECONNECT_WAIT_S,
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
                 pending_size=0,  # what is not sent now must not be sent once nobody waits for it
             ):
                 await client.open_inbox()
-                self._client = client
-                self.max_payload = client.max_payload
-        except (EbusError, nats.errors.Error, OSError) as error:
-            self._trouble = str(error) or type(error).__name__
+                is_connected = True
+        except (nats.errors.Error, OSError) as error:
+            troubles.note(client.tried, error)
         finally:
-            self._attempted_s = time.monotonic()
-            if self._client is not client:
-                self._trouble = self._trouble or troubles.told()
+            if not is_connected:
                 await _close(client)
-        return client if self._client is client else None
+        return client if is_connected else None
 
     def _hear_of(self, client: _Client, error: Exception) -> None:
         denial = denial_in(error)
@@ -472,10 +493,10 @@ class Link:
             self._trouble = trouble_of(error, self.options).text
             logger.debug("%s: %s", self.options.named(), self._trouble)
             return
-        client.deny(denial)
+        told = client.deny(denial)
         if denial not in self._denials and len(self._denials) < MAX_DENIALS:
             self._denials.add(denial)
-            logger.warning("%s: %s", self.options.named(), denial.told(self.options))
+            logger.warning("%s: %s", self.options.named(), told)
 
     async def _on_disconnect(self) -> None:
         if self._client is not None:

@@ -44,11 +44,11 @@ class Denial(msgspec.Struct, frozen=True):
     subject: str
     """In lower case."""
 
-    def told(self, options: Options) -> str:
+    def told(self, options: Options, subject: str) -> str:
         what = "publish to" if self.is_publish else "subscribe to"
         needed = _NEEDED.replace("PREFIX", options.prefix)
         return (
-            f"the servers do not allow the user to {what} {self.subject}: "
+            f"the servers do not allow the user to {what} {subject}: "
             f"the permissions have to allow {needed}, and _INBOX.> to be subscribed to"
         )
 
@@ -84,7 +84,8 @@ def trouble_of(error: BaseException, options: Options) -> Trouble:
     for kind, told in _TOLD:
         if isinstance(error, kind):
             return told(error, options)
-    return Trouble(_plain(error))
+    is_passing = isinstance(error, OSError | EOFError)
+    return Trouble(_plain(error), is_lasting=not is_passing)
 
 
 def _plain(error: BaseException) -> str:
