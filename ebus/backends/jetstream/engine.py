@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -17,14 +17,24 @@ from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES
 from ebus.backends.jetstream.naming import Names
 from ebus.backends.jetstream.store import JetStreamStore
 from ebus.backends.jetstream.stream import Stream, StreamConfig, StreamInfo, call
+from ebus.backends.jetstream.worth import Worth, weaknesses
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsHealth,
     SupportsInspect,
 )
-from ebus.core.errors import StoreClosed, StoreError, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.errors import (
+    InvalidTenantName,
+    StoreClosed,
+    StoreError,
+    StoreForeign,
+    StoreNewer,
+    StoreRefused,
+)
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
@@ -43,7 +53,14 @@ class _Listed(msgspec.Struct, frozen=True):
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 
 
-class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
+class JetStreamEngine(
+    Engine,
+    SupportsHealth,
+    SupportsInspect,
+    SupportsAbsent,
+    SupportsAcknowledgement,
+    SupportsSizes,
+):
     """Tenants in a cluster, each in a stream and a bucket of its own."""
 
     def __init__(self, options: Options, *, durability: Durability, limits: Limits) -> None:
@@ -53,6 +70,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             limits, max_batch_events=min(limits.max_batch_events, MAX_BATCH_MESSAGES)
         )
         self._link = Link(options)
+        self._worth = Worth(self._link, options, self._limits)
         self._stores: dict[TenantName, JetStreamStore] = {}
         self._lock = threading.Lock()
         self._opening: dict[TenantName, threading.Lock] = {}
@@ -103,8 +121,12 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             found += listed.streams or []
             if not listed.streams or len(found) >= listed.total:
                 break
-        names = [it.removeprefix(f"{prefix}-") for it in found if it.startswith(f"{prefix}-")]
-        return sorted(self._name(it) for it in names)
+        names = []
+        for stream in found:
+            with suppress(InvalidTenantName):  # then it is somebody else's
+                if stream.startswith(f"{prefix}-"):
+                    names.append(self._name(stream.removeprefix(f"{prefix}-")))
+        return sorted(names)
 
     def drop(self, name: str) -> None:
         tenant = self._name(name)
@@ -125,6 +147,11 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
     def check_health(self) -> None:
         self._link.check()
         call(self._link, "INFO")
+        if self._options.require_durable:
+            self._worth.require_durable()
+
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        return self._worth.acknowledgement(durability or self._durability)
 
     def inspect(self, name: str) -> str:
         tenant = self._name(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 import time
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 __all__ = ["MAX_TRY_S", "Answer", "Link", "Listening", "Outgoing", "pauses"]
 
-PING_S = 2
+PING_S = 1
 """How often a silent server is asked whether it is there; after two such times it is not."""
 
 MAX_TRY_S = 2.0
@@ -139,8 +140,37 @@ class _Waiter:
         if not self._future.done():
             self._future.set_exception(error)
 
+    def finish(self) -> None:
+        self._timer.cancel()
+        if not self._future.done():
+            self._future.set_result(self.answers)
+
     async def wait(self) -> list[Answer]:
         return await self._future
+
+
+class _Gathering(_Waiter):
+    """Who waits for what all servers answer, as long as there is time."""
+
+    __slots__ = ("_is_all",)
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        asked: Outgoing,
+        is_all: Callable[[Sequence[Answer]], bool],
+        within_s: float,
+    ) -> None:
+        super().__init__(loop, [asked], True, within_s)
+        self._is_all = is_all
+
+    def feed(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        if answer.is_status or self._is_all(self.answers):
+            self.finish()
+
+    def _out_of_patience(self, seen: int) -> None:
+        self.finish()
 
 
 class _Client(CarefulClient):
@@ -164,6 +194,10 @@ class _Client(CarefulClient):
     async def _process_connect_init(self) -> None:
         self._inbox_denied = None
         await super()._process_connect_init()
+
+    @property
+    def cluster(self) -> str | None:
+        return self._server_info.get("cluster")
 
     def deny(self, denial: Denial) -> str:
         """The servers have not allowed this: who asked for it need not wait. Returns the words."""
@@ -194,16 +228,24 @@ class _Client(CarefulClient):
         self, messages: Sequence[Outgoing], *, has_many: bool, patience_s: float
     ) -> list[Answer]:
         """Publish all of these, one after the other, and wait for the answer to the last."""
-        if self._inbox_denied:
-            raise self._denied(self._inbox_denied)
+        return await self._answers(_Waiter(self._own_loop, messages, has_many, patience_s))
+
+    async def gather(
+        self, asked: Outgoing, is_all: Callable[[Sequence[Answer]], bool], within_s: float
+    ) -> list[Answer]:
+        """What all servers answer to a question to them all: those that do so in time."""
+        return await self._answers(_Gathering(self._own_loop, asked, is_all, within_s))
+
+    async def _answers(self, waiter: _Waiter) -> list[Answer]:
         number = b"%d" % next(self._numbers)
-        waiter = _Waiter(self._own_loop, messages, has_many, patience_s)
         self._waiting[number] = waiter
         try:
             if not self.is_connected:
                 raise Lost("not connected")
-            commands = [one.command() for one in messages[:-1]]
-            commands.append(messages[-1].command(self._inbox + number))
+            if self._inbox_denied:
+                raise self._denied(self._inbox_denied)
+            commands = [one.command() for one in waiter.asked[:-1]]
+            commands.append(waiter.asked[-1].command(self._inbox + number))
             await self.send(b"".join(commands))
             return await waiter.wait()
         except (nats.errors.Error, OSError) as error:
@@ -247,6 +289,8 @@ class Link:
         self._trouble = ""
         """What the client was last told was wrong."""
         self._denials: set[Denial] = set()
+        self._lost_at_s = math.inf
+        """Since when there is no connection where there was one."""
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
@@ -258,9 +302,17 @@ class Link:
 
     # From threads.
 
-    def ask(self, subject: str, payload: bytes = b"", *, has_many: bool = False) -> list[Answer]:
+    def ask(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        has_many: bool = False,
+        patience_s: float | None = None,
+    ) -> list[Answer]:
         """The answers to a request that changes nothing, or may be carried out twice."""
-        return self.run(self._ask_until(Outgoing(subject, payload), has_many=has_many))
+        request = Outgoing(subject, payload)
+        return self.run(self._ask_until(request, has_many=has_many, patience_s=patience_s))
 
     def ask_all(self, requests: Sequence[tuple[str, bytes]]) -> list[Answer]:
         """The first answers to many such requests, which are all under way at once."""
@@ -288,6 +340,23 @@ class Link:
 
         return self.run(once())
 
+    def gather(
+        self, subject: str, is_all: Callable[[Sequence[Answer]], bool], *, within_s: float
+    ) -> list[Answer]:
+        """What all servers answer to a question to them all, in so much time.
+
+        That is over once `is_all` of what has come.
+        """
+
+        async def gather() -> list[Answer]:
+            client = await self._connected(self.options.timeout_s)
+            try:
+                return await client.gather(Outgoing(subject, b""), is_all, within_s)
+            except Lost as lost:
+                raise self._unavailable(str(lost)) from None
+
+        return self.run(gather())
+
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
         return f"{self._own_id}{next(self._ids)}"
@@ -305,6 +374,11 @@ class Link:
     def check(self) -> None:
         """Return when there is a connection to a server that is new enough."""
         self.run(self._connected(self.options.timeout_s))
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster that we are connected to; None for a server that is alone."""
+        return None if self._client is None else self._client.cluster
 
     @property
     def server_version(self) -> str:
@@ -383,8 +457,10 @@ class Link:
         except (nats.errors.Error, OSError) as error:
             logger.debug("could not unsubscribe: %s", error)
 
-    async def _ask_until(self, request: Outgoing, *, has_many: bool) -> list[Answer]:
-        until_s = time.monotonic() + self.options.timeout_s
+    async def _ask_until(
+        self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
+    ) -> list[Answer]:
+        until_s = time.monotonic() + (patience_s or self.options.timeout_s)
         trouble = ""
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
@@ -413,6 +489,8 @@ class Link:
         if client is not None and client.is_connected:
             return client
         until_s = time.monotonic() + patience_s
+        if self._lost_at_s + self.options.timeout_s < time.monotonic():
+            until_s = 0.0  # it has been away for so long that nobody is to wait for it
         if client is None or client.is_closed:
             await asyncio.wait({self._attempting()}, timeout=patience_s)
             client = self._client
@@ -444,6 +522,7 @@ class Link:
                 client = await self._try_to_connect(troubles)
                 if client is not None:
                     self._client = client
+                    self._lost_at_s = math.inf
                     self.max_payload = client.max_payload
                     return client
                 self._trouble = troubles.told()
@@ -501,11 +580,13 @@ class Link:
     async def _on_disconnect(self) -> None:
         if self._client is not None:
             self._client.lose_all()
+            self._lost_at_s = min(self._lost_at_s, time.monotonic())
             if not self._closed:
                 logger.warning("%s: the connection broke", self.options.named())
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
         if self._client is not None:
