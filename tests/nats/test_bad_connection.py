@@ -10,18 +10,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from ebus import NewEvent
 from ebus.cli import main
-from ebus.core.engine import Engine, open_engine
+from ebus.core.engine import Engine
 from ebus.core.errors import StoreUnavailable
 from tests.http.conftest import write_config
 from tests.live_server import start
 from tests.nats.certificates import Certificates
 from tests.nats.configuration import SYSTEM_ACCOUNT
+from tests.nats.engines import engine_at
 from tests.nats.servers import NatsServer
 
 PASSWORD = "a-very-secret-password"
@@ -73,16 +75,10 @@ def secured(nats_directory: Path, certificates: Certificates) -> Iterator[NatsSe
         yield server
 
 
-def engine_at(address: str, **options: object) -> Engine:
-    all_options = {"timeout_s": TIMEOUT_S, **options}
-    query = "&".join(f"{name}={value}" for name, value in all_options.items())
-    return open_engine(f"{address}?{query}")
-
-
-def trouble_at(address: str, **options: object) -> str:
+def trouble_at(address: str, **options: Any) -> str:
     """What keeps an engine from the servers: it is told in time, and holds no secret."""
     began = time.monotonic()
-    with engine_at(address, **options) as engine:
+    with engine_at(address, **{"timeout_s": TIMEOUT_S, **options}) as engine:
         with pytest.raises(StoreUnavailable) as caught:
             engine.open("acme")
     assert time.monotonic() - began < 30  # however busy the machine is: not without an end

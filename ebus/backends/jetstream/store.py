@@ -150,6 +150,7 @@ class JetStreamStore(
             self._ids.catch_up()
         elif self._quota != NO_QUOTA or any(isinstance(it, ChangeSubscription) for it in writes):
             known.refresh()  # what others have stored counts too
+        known.look_again()
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)

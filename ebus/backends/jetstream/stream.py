@@ -62,6 +62,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     max_msgs_per_subject: int = -1
     allow_direct: bool = False
     allow_atomic: bool = False
+    persist_mode: str = ""
     sealed: bool = False
     deny_delete: bool = False
     deny_purge: bool = False
@@ -129,7 +130,9 @@ class Stream:
     def info(self, *, subjects: str | None = None, offset: int = 0) -> StreamInfo:
         """What the leader says. With `subjects`, how many messages each such subject has."""
         request = {"subjects_filter": subjects, "offset": offset} if subjects else None
-        return _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        info = _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        self._has_replicas = info.config.num_replicas > 1
+        return info
 
     def last(self, subject: str) -> Message | None:
         """The last message of a subject, which may have wildcards, as the leader has it."""

@@ -202,22 +202,3 @@ def _tenants(count: int) -> str:
 def _span(syncs: Syncs) -> str:
     minutes, seconds = divmod(syncs.interval_s, 60)
     return f"{minutes:g}m" if minutes and not seconds else f"{syncs.interval_s:g}s"
-
-
-def weaknesses(info: StreamInfo, options: Options) -> list[str]:
-    """What one tenant's stream has less than was asked for."""
-    config = info.config
-    return [
-        word
-        for word, is_weak in (
-            (
-                f"replicas is {options.replicas}, and it has {config.num_replicas}",
-                config.num_replicas < options.replicas,
-            ),
-            (
-                "storage is file, and it is in memory",
-                config.storage == "memory" and options.storage != "memory",
-            ),
-        )
-        if is_weak
-    ]

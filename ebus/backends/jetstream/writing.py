@@ -6,6 +6,7 @@ another one was quicker it is refused whole, and what has come since is read bef
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from ebus.backends.jetstream.bucket import Bucket, Held
@@ -13,6 +14,7 @@ from ebus.backends.jetstream.ids import IdIndex
 from ebus.backends.jetstream.messages import Message, seen_in
 from ebus.backends.jetstream.naming import Names
 from ebus.backends.jetstream.reading import search
+from ebus.backends.jetstream.rules import check_settings
 from ebus.backends.jetstream.stream import Stream, StreamInfo
 from ebus.core.consumers import Subscription
 from ebus.core.errors import InvalidExpectation, StoreDamaged, StoreUnavailable
@@ -32,6 +34,9 @@ from ebus.core.store import (
 MAX_CATCH_UP = 2_000
 """Events of others that are read after a conflict; with more, what was known is forgotten."""
 
+LOOK_AGAIN_S = 5.0
+"""How long a stream may be other than it was without anybody noticing."""
+
 MAX_KNOWN_VERSIONS = 50_000
 """Streams whose versions are remembered."""
 
@@ -49,6 +54,7 @@ class Known(Index):
         self._ids = ids
         self._names = names
         self._created = created
+        self._looked_s = time.monotonic()
         self.is_current = False
         """Whether all of this is so, unless somebody else has written."""
         self.head = 0
@@ -67,6 +73,7 @@ class Known(Index):
         least = self.head
         info = info or self._log.info()
         self.check(info, least)
+        check_settings(info.config, self._names)
         state = info.state
         moved = state.last_seq - self.head
         if not self.is_current or moved:
@@ -76,6 +83,14 @@ class Known(Index):
         self.events = state.messages
         self.size_bytes = state.bytes
         self.is_current = True
+
+    def look_again(self) -> None:
+        """Now and then: an operator may have changed a stream, or made another one of its name."""
+        if time.monotonic() < self._looked_s + LOOK_AGAIN_S:
+            return
+        self.refresh()
+        check_settings(self._bucket.stream.info().config, self._names)
+        self._looked_s = time.monotonic()
 
     def check(self, info: StreamInfo, least: int) -> None:
         """Raise when this is not the log that was opened, or ends before this position."""
