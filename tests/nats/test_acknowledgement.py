@@ -57,7 +57,7 @@ def worth(
     **options: Any,
 ) -> Acknowledgement:
     found = Found(syncs, kept or Kept(), max_payload)
-    asked = Options(servers=("localhost:4222",), **options)  # type: ignore[arg-type]
+    asked = Options(servers=("localhost:4222",), **options)
     return acknowledgement(asked, Limits(), durability, found)  # type: ignore[arg-type]
 
 

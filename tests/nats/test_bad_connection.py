@@ -206,7 +206,7 @@ def test_a_file_of_tls_that_is_none_is_named(secured: NatsServer, tmp_path: Path
 def test_with_the_right_certificates_tls_is_spoken(
     secured: NatsServer, certificates: Certificates
 ) -> None:
-    files = {"tls_ca": certificates.authority, "tls_cert": certificates.client}
+    files: dict[str, Any] = {"tls_ca": certificates.authority, "tls_cert": certificates.client}
     at = f"tls://localhost:{secured.port}"
     with engine_at(at, tls_key=certificates.client_key, timeout_s=60, **files) as engine:
         assert engine.open("acme").append([NewEvent.of("T", 1)]).last_position == 1

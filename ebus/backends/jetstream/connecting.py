@@ -28,6 +28,8 @@ class CarefulClient(Client):
 
     async def _connect_to_server(self, s: Srv) -> None:
         self.tried = s.uri.netloc
+        if self._transport:  # of the last try, which would stay open for ever
+            self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:

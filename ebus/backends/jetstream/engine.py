@@ -26,6 +26,7 @@ from ebus.backends.jetstream.rules import (
 from ebus.backends.jetstream.store import JetStreamStore
 from ebus.backends.jetstream.stream import Stream, StreamInfo, call
 from ebus.backends.jetstream.worth import Worth
+from ebus.backends.jetstream.writing import gone
 from ebus.core.engine import (
     Acknowledgement,
     Durability,
@@ -105,16 +106,22 @@ class JetStreamEngine(
     def _open(self, tenant: TenantName) -> JetStreamStore:
         names = Names(self._options.prefix, tenant)
         # The bucket first: where there is a log, there is all of it.
-        bucket_info = self._info(names.bucket)
-        is_new = bucket_info is None
-        self._check_stream(bucket_info or self._make(names.bucket, names), names)
-        try:
-            info = self._info(names.log) or self._make(names.log, names)
-        except (StoreError, StoreRefused):
-            if is_new:
-                self._withdraw(names.bucket, names)
-            raise
-        self._check_stream(info, names)
+        info, bucket_info = self._info(names.log), self._info(names.bucket)
+        for found in (info, bucket_info):
+            if found is not None:
+                self._check_stream(found, names)
+        if bucket_info is None:
+            if info is not None:
+                raise gone(names)
+            self._check_stream(self._make(names.bucket, names), names)
+        if info is None:
+            try:
+                info = self._make(names.log, names)
+            except (StoreError, StoreRefused):
+                if bucket_info is None:
+                    self._withdraw(names.bucket, names)
+                raise
+            self._check_stream(info, names)
         has_replicas = info.config.num_replicas > 1
         log = Stream(self._link, names.log, has_replicas=has_replicas)
         bucket = Stream(self._link, names.bucket, has_replicas=has_replicas)

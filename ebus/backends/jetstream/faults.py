@@ -51,7 +51,12 @@ _FULL = {
     10047,  # insufficient storage resources available
     10122,  # stream max bytes exceeds account limit
 }
-_FULL_WORDS = ("maximum bytes exceeded", "maximum messages exceeded", "resources exceeded")
+_FULL_WORDS = (
+    "maximum bytes exceeded",
+    "maximum messages exceeded",
+    "resources exceeded",
+    "no space left",
+)
 _PASSING = {
     503,
     10008,  # system temporarily unavailable
@@ -63,7 +68,12 @@ _PASSING = {
 
 def is_passing(error: ApiError) -> bool:
     """Whether the cluster is merely busy with itself: an election, a restart."""
-    return error.err_code in _PASSING or error.code == 503
+    return not is_full(error) and (error.err_code in _PASSING or error.code == 503)
+
+
+def is_full(error: ApiError) -> bool:
+    """Whether there is no room left, of which the code alone does not tell: it may be 503 too."""
+    return error.err_code in _FULL or any(it in error.description for it in _FULL_WORDS)
 
 
 def refusal(error: ApiError, what: str) -> WrongSequence | NoStream | StoreError | StoreRefused:
@@ -83,5 +93,4 @@ def refusal(error: ApiError, what: str) -> WrongSequence | NoStream | StoreError
             " servers than are there"
         )
     message = f"{what}: {error.description or 'refused'} (JetStream {error.err_code})"
-    is_full = error.err_code in _FULL or any(it in error.description for it in _FULL_WORDS)
-    return StoreFull(message) if is_full else StoreUnavailable(message)
+    return StoreFull(message) if is_full(error) else StoreUnavailable(message)

@@ -221,4 +221,6 @@ def version_in(message: Message) -> int:
 
 def gone(names: Names) -> StoreDamaged:
     """That a stream is not there which was."""
-    return StoreDamaged(f"the stream {names.log} or its bucket was deleted while it was in use")
+    return StoreDamaged(
+        f"the stream {names.log} or its bucket {names.bucket} was deleted: both have to be there"
+    )
