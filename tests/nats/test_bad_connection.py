@@ -9,21 +9,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from ebus import NewEvent
+from ebus.backends.jetstream.address import parse
+from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.cli import main
 from ebus.core.engine import Engine
 from ebus.core.errors import StoreUnavailable
+from ebus.core.store import TenantStore
 from tests.http.conftest import write_config
 from tests.live_server import start
 from tests.nats.certificates import Certificates
 from tests.nats.configuration import SYSTEM_ACCOUNT
 from tests.nats.engines import engine_at
+from tests.nats.monitoring import wait_for
 from tests.nats.servers import NatsServer
 
 PASSWORD = "a-very-secret-password"
@@ -125,6 +131,35 @@ def test_who_was_sent_away_is_let_in_once_the_servers_know_the_user(nats_directo
         server.config = USERS
         server.restart()
         wait_until_open(engine, "acme")
+
+
+def test_who_is_sent_away_later_comes_back_by_itself_and_hears_again(nats_directory: Path) -> None:
+    """A user that is none any more, or whose time is up: the client takes that for the end."""
+    without = USERS.replace("user: app", "user: other")
+    server = NatsServer(nats_directory / "away", config=USERS)
+    heard: Queue[bytes] = Queue()
+    with server, engine_at(as_user(server, "app"), timeout_s=0.5) as engine:
+        link = Link(parse(as_user(server, "app").removeprefix("nats:"), secure=False))
+        with closing(link):
+            link.run(link.subscribe("news", heard.put))
+            store = engine.open("acme")
+            server.config = without
+            server.reload()
+            wait_for(lambda: sent_away(store), "the user to be sent away")
+            server.config = USERS
+            server.reload()
+            wait_for(lambda: link.reconnects, "the user to come back")
+            link.tell(Outgoing("news", b"again"))
+            assert heard.get(timeout=60) == b"again"
+            wait_for(lambda: not sent_away(store), "the engine to come back")
+
+
+def sent_away(store: TenantStore) -> bool:
+    try:
+        store.append([NewEvent.of("T", 1)])
+    except StoreUnavailable as error:
+        return "this user and password" in str(error)
+    return False
 
 
 def wait_until_open(engine: Engine, name: str) -> None:

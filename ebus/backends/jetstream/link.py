@@ -21,7 +21,7 @@ import msgspec
 import nats.errors
 import uvloop
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription as Listening
+from nats.aio.subscription import Subscription
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.connecting import CarefulClient, Troubles, connect
@@ -44,6 +44,9 @@ MAX_TRY_S = 2.0
 
 RECONNECT_WAIT_S = 0.25
 """Between two tries of one server."""
+
+COME_BACK_S = 2.0
+"""Between two tries of all servers after they have sent us away, while nobody waits."""
 
 REFUSED_PAUSE_S = 0.5
 """Who was refused by all servers asks them again after that time: they count who guesses."""
@@ -266,6 +269,25 @@ class _Client(CarefulClient):
             waiter.fail(Lost("the connection broke"))
 
 
+class Listening:
+    """A subscription that outlives the client with which it was made."""
+
+    def __init__(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        self._subject = subject
+        self._heard = heard
+        self._subscription: Subscription | None = None
+
+    async def begin(self, client: Client) -> None:
+        self._subscription = await client.subscribe(self._subject, cb=self._on_message)
+
+    async def end(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+
+    async def _on_message(self, message: Any) -> None:
+        self._heard(message.data)
+
+
 async def _ignore(message: Any) -> None:
     """What comes too late."""
 
@@ -288,6 +310,7 @@ class Link:
         self._attempted_s = 0.0
         self._trouble = ""
         """What the client was last told was wrong."""
+        self._listening: list[Listening] = []
         self._denials: set[Denial] = set()
         self._lost_at_s = math.inf
         """Since when there is no connection where there was one."""
@@ -439,21 +462,20 @@ class Link:
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
-
-        async def on_message(message: Any) -> None:
-            heard(message.data)
-
+        listening = Listening(subject, heard)
         client = await self._connected(self.options.timeout_s)
         try:
-            subscription = await client.subscribe(subject, cb=on_message)
+            await listening.begin(client)
             await client.flush(timeout=MAX_TRY_S)  # type: ignore[arg-type]
         except (nats.errors.Error, OSError) as error:
             raise self._unavailable(str(error) or "cannot subscribe") from None
-        return subscription
+        self._listening.append(listening)
+        return listening
 
-    async def unsubscribe(self, subscription: Listening) -> None:
+    async def unsubscribe(self, listening: Listening) -> None:
+        self._listening.remove(listening)
         try:
-            await subscription.unsubscribe()
+            await listening.end()
         except (nats.errors.Error, OSError) as error:
             logger.debug("could not unsubscribe: %s", error)
 
@@ -521,13 +543,17 @@ class Link:
             while not troubles.is_hopeless.is_set():
                 client = await self._try_to_connect(troubles)
                 if client is not None:
-                    self._client = client
+                    before, self._client = self._client, client
                     self._lost_at_s = math.inf
                     self.max_payload = client.max_payload
+                    if before is not None:
+                        for one in list(self._listening):
+                            await one.begin(client)
+                        await self._on_reconnect()
                     return client
                 self._trouble = troubles.told()
                 await asyncio.sleep(RECONNECT_WAIT_S)
-        except EbusError as error:  # a file of the options
+        except (EbusError, nats.errors.Error, OSError) as error:  # a file of the options, say
             self._trouble = str(error)
         finally:
             self._attempted_s = time.monotonic()
@@ -543,6 +569,10 @@ class Link:
                 troubles.note(client.tried, error)
                 self._trouble = troubles.told()
 
+        async def on_close() -> None:
+            if self._client is client and not self._closed:
+                self.spawn(self._come_back())
+
         is_connected = False
         try:
             if await connect(
@@ -551,6 +581,7 @@ class Link:
                 error_cb=on_error,
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
+                closed_cb=on_close,
                 connect_timeout=min(MAX_TRY_S, self.options.timeout_s / 2),
                 reconnect_time_wait=RECONNECT_WAIT_S,
                 ping_interval=PING_S,
@@ -565,6 +596,14 @@ class Link:
             if not is_connected:
                 await _close(client)
         return client if is_connected else None
+
+    async def _come_back(self) -> None:
+        """Servers have sent us away, which the client takes for the end: a user that is none any
+        more, or whose time is up."""
+        while True:
+            if await asyncio.shield(self._attempting()) is not None:
+                return
+            await asyncio.sleep(COME_BACK_S)
 
     def _hear_of(self, client: _Client, error: Exception) -> None:
         denial = denial_in(error)
@@ -587,8 +626,6 @@ class Link:
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
         self._lost_at_s = math.inf
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
         if self._client is not None:
             self.max_payload = self._client.max_payload
         logger.warning("%s: connected again", self.options.named())
