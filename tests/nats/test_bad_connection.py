@@ -23,6 +23,7 @@ from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.cli import main
 from ebus.core.engine import Engine
 from ebus.core.errors import StoreUnavailable
+from ebus.core.limits import MIB
 from ebus.core.store import TenantStore
 from tests.http.conftest import write_config
 from tests.live_server import start
@@ -133,25 +134,30 @@ def test_who_was_sent_away_is_let_in_once_the_servers_know_the_user(nats_directo
         wait_until_open(engine, "acme")
 
 
-def test_who_is_sent_away_later_comes_back_by_itself_and_hears_again(nats_directory: Path) -> None:
-    """A user that is none any more, or whose time is up: the client takes that for the end."""
-    without = USERS.replace("user: app", "user: other")
+def test_who_is_sent_away_later_is_told_and_comes_back(nats_directory: Path) -> None:
     server = NatsServer(nats_directory / "away", config=USERS)
-    heard: Queue[bytes] = Queue()
     with server, engine_at(as_user(server, "app"), timeout_s=0.5) as engine:
-        link = Link(parse(as_user(server, "app").removeprefix("nats:"), secure=False))
-        with closing(link):
-            link.run(link.subscribe("news", heard.put))
-            store = engine.open("acme")
-            server.config = without
-            server.reload()
-            wait_for(lambda: sent_away(store), "the user to be sent away")
-            server.config = USERS
-            server.reload()
-            wait_for(lambda: link.reconnects, "the user to come back")
-            link.tell(Outgoing("news", b"again"))
-            assert heard.get(timeout=60) == b"again"
-            wait_for(lambda: not sent_away(store), "the engine to come back")
+        store = engine.open("acme")
+        server.config = USERS.replace("user: app", "user: other")
+        server.reload()
+        wait_for(lambda: sent_away(store), "the user to be sent away")
+        server.config = USERS
+        server.reload()
+        wait_for(lambda: not sent_away(store), "the engine to come back")
+
+
+def test_a_connection_that_the_server_ends_for_good_is_made_again_and_hears(
+    guarded: NatsServer,
+) -> None:
+    """The client takes it for the end, as when the time of a user is up."""
+    heard: Queue[bytes] = Queue()
+    link = Link(parse(as_user(guarded, "app").removeprefix("nats:"), secure=False))
+    with closing(link):
+        link.run(link.subscribe("news", heard.put))
+        link.tell(Outgoing("too.much", b"x" * 2 * MIB))
+        wait_for(lambda: link.reconnects, "the link to come back")
+        link.tell(Outgoing("news", b"again"))
+        assert heard.get(timeout=60) == b"again"
 
 
 def sent_away(store: TenantStore) -> bool:
