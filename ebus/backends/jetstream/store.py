@@ -154,7 +154,7 @@ class JetStreamStore(
         elif self._quota != NO_QUOTA or any(isinstance(it, ChangeSubscription) for it in writes):
             known.refresh()  # what others have stored counts too
         else:
-            is_fresh = False
+            is_fresh = known.look_again()
         settling = self._settling()
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
