@@ -54,6 +54,7 @@ from ebus.core.store import (
     SupportsQuickCommit,
     SupportsQuickReads,
     SupportsQuota,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -62,6 +63,7 @@ from ebus.core.store import (
     check_range,
 )
 from ebus.core.tenant import TenantName
+from ebus.core.watching import StoreWatch
 
 logger = logging.getLogger("ebus.engine")
 
@@ -135,6 +137,10 @@ class AsyncTenantStore:
         self._watchers: dict[Callable[[], None], None] = {}
         self._subscription_watchers: dict[str, dict[Callable[[], None], None]] = {}
         self._tell_is_due = False
+        self._store_watch: StoreWatch | None = None
+        """Of what others write, where the store tells of that."""
+        if isinstance(store, SupportsWatch):
+            self._store_watch = StoreWatch(store, self._reads, self._tell_of_others)
         self.on_written: Callable[[], None] | None = None
         """Called on the loop after each commit: for who has to tell other processes."""
 
@@ -212,31 +218,46 @@ class AsyncTenantStore:
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
         """Have `moved` called on the loop after every commit. Returns what ends that.
 
-        It is called after the commit's callers have their answers, and not for what another
-        process writes, unless somebody `tell`s.
+        It is called after the commit's callers have their answers. For what others write it is
+        called where the store tells of that (`SupportsWatch`), or else when somebody `tell`s.
         """
         self._watchers[moved] = None
+        self._want_store_watch()
 
         def end() -> None:
             self._watchers.pop(moved, None)
+            self._want_store_watch()
 
         return end
 
     def watch_subscription(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called on the loop when it was changed here. Returns what ends that.
 
-        What another process changes is not told, nor what a caller does who is cancelled: who
+        And where the store tells of what others write, when they wrote anything. Else what
+        another process changes is not told, nor ever what a caller does who is cancelled: who
         has to know that looks again some time after a commit, see `watch`.
         """
         watchers = self._subscription_watchers.setdefault(name, {})
         watchers[changed] = None
+        self._want_store_watch()
 
         def end() -> None:
             watchers.pop(changed, None)
             if not watchers and self._subscription_watchers.get(name) is watchers:
                 del self._subscription_watchers[name]
+            self._want_store_watch()
 
         return end
+
+    def _want_store_watch(self) -> None:
+        if self._store_watch is not None:
+            self._store_watch.want(bool(self._watchers or self._subscription_watchers))
+
+    def _tell_of_others(self) -> None:
+        """Others have written, or may have: whatever it was."""
+        for name in list(self._subscription_watchers):
+            self._tell_of(name)
+        self.tell()
 
     def _tell_of(self, name: str) -> None:
         for changed in list(self._subscription_watchers.get(name, ())):
@@ -427,6 +448,8 @@ class AsyncTenantStore:
         await self._aclose(store.put_away if isinstance(store, SupportsPutAway) else store.close)
 
     async def _aclose(self, close: Callable[[], None]) -> None:
+        if self._store_watch is not None:
+            self._store_watch.close()
         self._writes.close()
         self._reads.close()
         await self._writes.drained()

@@ -448,6 +448,28 @@ class SupportsQuickCommit(Protocol):
 
 
 @runtime_checkable
+class SupportsWatch(Protocol):
+    """The power to tell that others have written, in another process or on another machine.
+
+    Who waits for events on an event loop then hears of them, without asking again and again.
+    """
+
+    def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
+        """Have `moved` called soon after somebody else has written to this tenant.
+
+        That is after events, checkpoints and leases that are written once this has returned. It is
+        called in any thread, by one at a time or by several; it is quick, and raises nothing. One
+        call may stand for many writes, and there may be calls for nothing, such as for what was
+        written through this store. After a while in which news may have been lost, as when a
+        connection was cut, it is called once.
+
+        What is returned ends that, and waits for nobody: a call that is under way may come yet.
+        Twice is fine. Closing the store ends it too. Raises `StoreClosed` and `StoreUnavailable`.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsPutAway(Protocol):
     """The power to be closed for a while, at less cost than for good."""
 

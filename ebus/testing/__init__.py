@@ -55,6 +55,7 @@ pytest.register_assert_rewrite(
             "stateful",
             "streams",
             "waiting",
+            "watching",
         )
     )
 )

@@ -22,6 +22,7 @@ from ebus.testing.refusal import Refusal
 from ebus.testing.stateful import AnySequence
 from ebus.testing.streams import Streams
 from ebus.testing.waiting import Waiting
+from ebus.testing.watching import Watching
 
 
 class EngineConformance(
@@ -44,6 +45,7 @@ class EngineConformance(
     Filters,
     Consumers,
     Waiting,
+    Watching,
     AnySequence,
 ):
     """What every engine does. Inherit it in a class whose name begins with `Test`."""

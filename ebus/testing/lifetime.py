@@ -19,6 +19,7 @@ from ebus.core.store import (
     SupportsPutAway,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
 )
@@ -53,6 +54,8 @@ def every_method(store: TenantStore) -> dict[str, Callable[[], Any]]:
         calls["read_wire"] = partial(store.read_wire, 1)
     if isinstance(store, SupportsTrim):
         calls["trim"] = partial(store.trim, 0)
+    if isinstance(store, SupportsWatch):
+        calls["watch"] = partial(store.watch, lambda: None)
     if isinstance(store, SupportsDurability):
         calls["set_durability"] = partial(store.set_durability, "full")
     return calls
@@ -80,6 +83,7 @@ class Lifetime(Suite):
     ) -> None:
         known = (
             SupportsWireRead,
+            SupportsWatch,
             SupportsTrim,
             SupportsGaps,
             SupportsIdLookup,

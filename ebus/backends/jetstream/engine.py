@@ -69,9 +69,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
         names = Names(self._options.prefix, tenant)
         # The bucket first: where there is a log, there is all of it.
         for stream in (names.bucket, names.log):
-            info = self._info(stream)
-            if info is None:
-                info = self._make(stream, names)
+            info = self._info(stream) or self._make(stream, names)
             self._check_stream(info, tenant)
         has_replicas = info.config.num_replicas > 1
         log = Stream(self._link, names.log, has_replicas=has_replicas)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import msgspec
 
 from ebus.core.errors import StoreError, StoreFull, StoreUnavailable
@@ -57,17 +55,12 @@ def is_passing(error: ApiError) -> bool:
     return error.err_code in _PASSING or error.code == 503
 
 
-def refuse(error: ApiError, what: str) -> NoReturn:
-    """Raise what an answer that is an error means."""
+def refusal(error: ApiError, what: str) -> WrongSequence | NoStream | StoreError:
+    """What an answer that is an error means, to be raised."""
     if error.err_code in _WRONG_SEQUENCE:
-        raise WrongSequence(error.description)
+        return WrongSequence(error.description)
     if error.err_code in _NO_STREAM:
-        raise NoStream(what)
-    raise translated(error, what)
-
-
-def translated(error: ApiError, what: str) -> StoreError:
-    """What core calls this error."""
+        return NoStream(what)
     message = f"{what}: {error.description or 'refused'} (JetStream {error.err_code})"
     is_full = error.err_code in _FULL or any(it in error.description for it in _FULL_WORDS)
     return StoreFull(message) if is_full else StoreUnavailable(message)

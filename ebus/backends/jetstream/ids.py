@@ -123,8 +123,9 @@ class IdIndex:
         )
         for page in pages:
             for message in page:
-                if message.sequence <= base and (id := seen_in(message).id) is not None:
-                    read[id] = message.sequence
+                seen = seen_in(message)
+                if message.sequence <= base and seen.id is not None:
+                    read[seen.id] = message.sequence
             if page and page[-1].sequence >= base:
                 break
         with self._lock:
@@ -152,7 +153,9 @@ class IdIndex:
     async def _index(self, ids: Mapping[str, int], through: int) -> None:
         """On the link: put ids into the bucket, then say up to where they are there."""
         try:
-            entries = [(self._key(it), b"%d" % position, {}) for it, position in ids.items()]
+            entries: list[tuple[str, bytes, dict[str, str]]] = [
+                (self._key(it), b"%d" % position, {}) for it, position in ids.items()
+            ]
             for at in range(0, len(entries), MAX_BATCH_MESSAGES):
                 outgoing = batch(entries[at : at + MAX_BATCH_MESSAGES], secrets.token_hex(12))
                 _check(await self._link.ask_here(outgoing))

@@ -227,11 +227,11 @@ class Link:
         async def on_message(message: Any) -> None:
             heard(message.data)
 
-        async def begin() -> tuple[_Client, Subscription]:
+        async def begin() -> Subscription:
             client = await self._connected(self.options.timeout_s)
-            return client, await client.subscribe(subject, cb=on_message)
+            return await client.subscribe(subject, cb=on_message)
 
-        client, subscription = self._run(begin())
+        subscription = self._run(begin())
 
         async def unsubscribe() -> None:
             try:
@@ -363,8 +363,8 @@ class Link:
             reconnected_cb=self._on_reconnect,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            connect_timeout=min(2.0, patience_s),
+            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
+            connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
             ping_interval=PING_S,
             max_outstanding_pings=2,
             pending_size=0,  # what is not sent now must not be sent once nobody waits for it

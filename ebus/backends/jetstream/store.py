@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ebus.backends.jetstream.bucket import (
     SUBSCRIPTION,
@@ -22,6 +22,7 @@ from ebus.backends.jetstream.messages import (
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
+    Message,
     payload_of,
     seen_in,
 )
@@ -238,9 +239,10 @@ class JetStreamStore(
                 return
             try:
                 self._bucket.save(name, after, behind=known.held[name].sequence)
-                return
             except WrongSequence:  # another server has changed it: once more, on top of that
                 known.held |= self._bucket.subscriptions([name])
+            else:
+                return
             again = plan_writes(
                 writes,
                 Checked([None] * len(writes), is_plain=False),
@@ -430,11 +432,9 @@ class JetStreamStore(
                 if held.subscription is None:
                     return False
                 refuse_unexpected(held.subscription.position, expected)
-                try:
+                with suppress(WrongSequence):  # and then once more
                     self._bucket.delete(name, behind=held.sequence)
                     return True
-                except WrongSequence:
-                    continue
             raise StoreBusy(f"{self._names.log}: others change {name!r} all the time")
 
     def checkpoints(
@@ -465,10 +465,10 @@ class JetStreamStore(
         """Of streams whose last event is among these: they must not begin anew."""
         versions: dict[str, int] = {}
         for page in self._log.read(self._names.events, first, many=1_000, max_bytes=4 * MIB):
-            for message in page:
-                if message.sequence > through:
+            for event in page:
+                if event.sequence > through:
                     break
-                seen = seen_in(message)
+                seen = seen_in(event)
                 if seen.stream is not None:
                     versions[seen.stream] = seen.version or 0
             if page and page[-1].sequence >= through:
@@ -559,7 +559,7 @@ class JetStreamStore(
                 self._calls -= 1
                 self._changed.notify_all()
 
-    def _mirrored(self, kind: str) -> list:
+    def _mirrored(self, kind: str) -> list[Message]:
         with self._mirroring:
             mirror = self._mirrors[kind]
             mirror.refresh()

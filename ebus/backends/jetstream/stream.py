@@ -16,7 +16,7 @@ from ebus.backends.jetstream.faults import (
     Lost,
     WrongSequence,
     is_passing,
-    refuse,
+    refusal,
 )
 from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, pauses
 from ebus.backends.jetstream.messages import (
@@ -28,7 +28,7 @@ from ebus.backends.jetstream.messages import (
     batch,
     message_of,
 )
-from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreFull, StoreUnavailable
+from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from ebus.core.limits import KIB
 
 API = "$JS.API"
@@ -108,7 +108,7 @@ def call(link: Link, subject: str, request: Any = None) -> bytes:
     [answer] = link.ask(f"{API}.{subject}", payload)
     outcome = _decode_outcome(answer.data)
     if outcome.error is not None:
-        refuse(outcome.error, subject)
+        raise refusal(outcome.error, subject)
     return answer.data
 
 
@@ -152,7 +152,7 @@ class Stream:
         error = got.error or ApiError()
         if error.err_code == NO_MESSAGE:
             return None
-        refuse(error, self.name)
+        raise refusal(error, self.name)
 
     def read(
         self, subject: str, start: int, *, many: int, max_bytes: int
@@ -238,12 +238,9 @@ class Stream:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 break
+            sequence = None
             try:
                 sequence = self._publish(messages, min(MAX_TRY_S, left_s))
-                if sequence is not None:
-                    if key is None and sequence != behind + len(messages):
-                        raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
-                    return sequence
                 trouble = "the cluster is not ready"
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
@@ -251,17 +248,13 @@ class Stream:
                 if not is_in_doubt:
                     raise
             except StoreUnavailable as error:
-                if isinstance(error, StoreFull):
-                    raise
                 trouble = str(error)
-            if is_in_doubt:
-                try:
-                    found = self._find(commit, behind, key, len(messages))
-                except StoreUnavailable as error:
-                    trouble = str(error)
-                else:
-                    if found is not None:
-                        return found
+            if sequence is None and is_in_doubt:
+                sequence = self._find(commit, behind, key, len(messages))
+            if sequence is not None:
+                if key is None and sequence != behind + len(messages):
+                    raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
+                return sequence
             time.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         if is_in_doubt:
             raise OutcomeUnknown(f"{self.name}: it is not known whether it was stored: {trouble}")
@@ -281,21 +274,23 @@ class Stream:
             return ack.seq
         if is_passing(ack.error) or ack.error.err_code == INCOMPLETE_BATCH:
             return None
-        refuse(ack.error, self.name)
+        raise refusal(ack.error, self.name)
 
     def _find(self, commit: str, behind: int, key: str | None, size: int) -> int | None:
-        """Where a commit is whose answer was lost; None when it is not stored so far.
+        """Where a commit is whose answer was lost; None when it is not there yet, or nobody tells.
 
         Raises `WrongSequence` when it never will be.
         """
+        try:
+            found = self.next(">", behind + 1) if key is None else self.last(key)
+        except StoreUnavailable:
+            return None
         if key is not None:
-            found = self.last(key)
             if found is not None and found.commit == commit:
                 return found.sequence
             if (found.sequence if found is not None else 0) == behind:
                 return None
             raise WrongSequence(key)
-        found = self.next(">", behind + 1)
         if found is None:
             return None
         if found.commit == commit:
