@@ -20,6 +20,7 @@ from ebus.core.store import (
     SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
 )
 from ebus.testing import NOTHING_STORED, EngineConformance, Peeked
@@ -97,7 +98,14 @@ class Peeking:
 
 class TestJetStreamConformance(EngineConformance):
     powers = frozenset(
-        {SupportsWireRead, SupportsTrim, SupportsGaps, SupportsIdLookup, SupportsQuota}
+        {
+            SupportsWireRead,
+            SupportsTrim,
+            SupportsGaps,
+            SupportsIdLookup,
+            SupportsQuota,
+            SupportsWatch,
+        }
     )
     server: ClassVar[NatsServer]
     peeking: ClassVar[Peeking]

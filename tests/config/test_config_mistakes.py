@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ebus import engine_names
 from ebus.config import ConfigError, Mistake, document, load_config
 from ebus.core.errors import EbusError
 from tests.config.tenants_yaml import LONG_KEY, ONE_TENANT, mistakes, refusal
 
 KEY = f'api_key: "{LONG_KEY}"'
+KNOWN = ", ".join(engine_names())
 BOB = f'  - name: bob\n    api_key: "b{LONG_KEY}"\n'
 
 
@@ -349,17 +351,15 @@ WHOLE = "must be a whole number from 1 to 2147483647, in digits without quotes"
         ("engine:", "engine is empty; write `engine: sqlite`"),
         (
             "engine: sqlit",
-            "engine 'sqlit' is unknown; known are http, https, memory, sqlite; "
-            "write `engine: sqlite`",
+            f"engine 'sqlit' is unknown; known are {KNOWN}; write `engine: sqlite`",
         ),
         (
             "engine: MEMORY",
-            "engine 'MEMORY' is unknown; known are http, https, memory, sqlite; "
-            "write `engine: memory`",
+            f"engine 'MEMORY' is unknown; known are {KNOWN}; write `engine: memory`",
         ),
         (
             "store_backend: postgres://user:password@host",
-            "store_backend 'postgres' is unknown; known are http, https, memory, sqlite; "
+            f"store_backend 'postgres' is unknown; known are {KNOWN}; "
             "write `store_backend: sqlite`",
         ),
         (
