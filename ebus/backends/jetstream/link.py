@@ -140,6 +140,13 @@ class _Client(Client):
         self._waiting: dict[bytes, _Waiter] = {}
         self._numbers = count(1)
 
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        # The client does not tell its streams that they are encrypted, and then asyncio warns of
+        # how each of them ends.
+        protocol = self._transport._io_writer._protocol  # type: ignore[union-attr]
+        protocol._over_ssl = bool(self.options.get("tls"))
+
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
