@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +25,8 @@ from tests.operations.reader import Output, Reader
 __all__ = ["tmp_path_factory"]
 
 PAGE = Page(ROOT / "docs" / "scale-out.md")
+TIMEOUT_S = 10.0
+
 NATS = ROOT / "docs" / "nats"
 
 ON_YOUR_MACHINE = ("it installs packages and makes users",)
@@ -66,12 +70,34 @@ def test_the_largest_event_fits_into_a_message() -> None:
 
 def check_nodes(reader: Reader, printed: Output) -> None:
     assert printed.stdout.count('{"status":"ok"}') == 3
+    assert "nats@" not in printed.stderr, "systemd-analyze has something to say"
     leader = re.search(r'"leader": "(n[123])"', printed.stdout)
     assert leader is not None
     assert '"cluster_size": 3' in printed.stdout
     for name in ("n1.key", "n2.key", "n3.key", "environment"):
         assert (reader.root / "etc" / "nats" / name).stat().st_mode & 0o777 == 0o600
     assert (reader.root / "var" / "lib" / "nats").stat().st_mode & 0o777 == 0o700
+    check_strangers_are_refused(reader.root)
+
+
+def check_strangers_are_refused(root: Path) -> None:
+    config = (root / "etc" / "nats" / "n1.conf").read_text()
+    clients, routes = re.findall(r'^ *listen: "(.*)"$', config, re.MULTILINE)
+    trust = ssl.create_default_context(cafile=root / "etc" / "nats" / "ca.pem")
+    with connection(clients) as plain:
+        assert b'"tls_required":true' in plain.recv(4096)
+        with trust.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+            client.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            assert client.recv(4096).startswith(b"-ERR 'Authorization Violation'")
+    with connection(routes) as plain:
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate"):  # it wants one of ours
+            with trust.wrap_socket(plain, server_hostname="127.0.0.1") as route:
+                route.recv(1)
+
+
+def connection(address: str) -> socket.socket:
+    host, port = address.split(":")
+    return socket.create_connection((host, int(port)), TIMEOUT_S)
 
 
 def check_servers(reader: Reader, printed: Output) -> None:
@@ -105,7 +131,8 @@ def check_all_die(reader: Reader, printed: Output) -> None:
 
 
 def check_backup(reader: Reader, printed: Output) -> None:
-    assert "alice: whole, 5 events up to position 5\n" in printed.stdout
+    assert printed.stderr == ""
+    assert "alice: 5 events up to position 5, " in printed.stdout
     digests = re.findall(r"^([0-9a-f]{64})  -$", printed.stdout, re.MULTILINE)
     assert len(digests) == 2
     assert len({*digests, *re.findall(r"alice.*\nSHA-256.*: (\w+)", printed.stdout)}) == 1
