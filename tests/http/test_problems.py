@@ -54,6 +54,7 @@ STATUSES = {
     "QuotaExceeded": 507,
     "StoreOverloaded": 503,
     "StoreUnavailable": 503,
+    "StoreUnreachable": 503,
     "OutcomeUnknown": 503,
     "StoreRefused": 503,
     "StoreDamaged": 503,
