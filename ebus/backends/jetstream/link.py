@@ -141,13 +141,6 @@ class _Client(Client):
         self._waiting: dict[bytes, _Waiter] = {}
         self._numbers = count(1)
 
-    async def _process_connect_init(self) -> None:
-        await super()._process_connect_init()
-        # The client does not tell its streams that they are encrypted, and then asyncio warns of
-        # how each of them ends.
-        protocol = self._transport._io_writer._protocol  # type: ignore[union-attr]
-        protocol._over_ssl = bool(self.options.get("tls"))
-
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
@@ -433,6 +426,7 @@ class Link:
         )
         try:
             await asyncio.wait_for(connecting, patience_s)
+            _tell_of_tls(client)
             await client.open_inbox()
         except (TimeoutError, nats.errors.Error, OSError) as error:
             trouble = self._trouble or str(error) or type(error).__name__
@@ -463,6 +457,8 @@ class Link:
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        if self._client is not None:
+            _tell_of_tls(self._client)
         self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
@@ -478,6 +474,15 @@ class Link:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+def _tell_of_tls(client: Client) -> None:
+    """Tell the client's streams that they are encrypted.
+
+    It does not itself, and then asyncio warns at the end of each.
+    """
+    protocol = client._transport._io_writer._protocol  # type: ignore[union-attr]
+    protocol._over_ssl = bool(client.options.get("tls"))
 
 
 def pauses() -> Iterator[float]:
