@@ -150,6 +150,15 @@ def check_monitoring(reader: Reader, printed: Output) -> None:
     assert 'ebus_head_position{tenant="alice"} 5.0' in printed.stdout
 
 
+def check_sizing(reader: Reader, printed: Output) -> None:
+    assert printed.stdout.count("VmRSS:") == 6
+    assert len(re.findall(r"^\d+ files, \d+ KiB on disk$", printed.stdout, re.MULTILINE)) == 6
+    sizes = re.findall(r"^(\d+) bytes for one of \d+ bytes of JSON$", printed.stdout, re.MULTILINE)
+    plain, _, with_stream = map(int, sizes)  # ids take room later
+    assert 320 <= plain <= 330, "326, says the page"
+    assert 360 <= with_stream <= 375, "some 50 more with a stream"
+
+
 CHECKS: Mapping[str, Callable[[Reader, Output], None]] = {
     "Three NATS servers": check_nodes,
     "The ebus servers": check_servers,
@@ -159,6 +168,7 @@ CHECKS: Mapping[str, Callable[[Reader, Output], None]] = {
     "Backup": check_backup,
     "Upgrade": check_upgrade,
     "Monitoring": check_monitoring,
+    "Sizing": check_sizing,
 }
 
 
@@ -176,6 +186,8 @@ def names() -> Iterator[Mapping[str, str]]:
         **dict(zip(("M1", "M2", "M3"), monitors, strict=True)),
         "PORTS": f"{first} {second}",
         "BACKENDS": f"127.0.0.1:{first} 127.0.0.1:{second}",
+        "TENANTS": "2",
+        "EVENTS": "1000",
         "NATS_OWNER": str(os.getuid()),
         "NATS_SERVER": str(default_binary()),
     }

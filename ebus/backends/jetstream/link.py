@@ -143,6 +143,7 @@ class _Client(Client):
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
+        _tell_of_tls(self)
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
 
@@ -426,7 +427,6 @@ class Link:
         )
         try:
             await asyncio.wait_for(connecting, patience_s)
-            _tell_of_tls(client)
             await client.open_inbox()
         except (TimeoutError, nats.errors.Error, OSError) as error:
             trouble = self._trouble or str(error) or type(error).__name__
