@@ -193,6 +193,7 @@ class _Client(CarefulClient):
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
+        _tell_of_tls(self)
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
         await self.flush(MAX_TRY_S)  # type: ignore[arg-type]  # a refusal comes before that
@@ -673,6 +674,8 @@ class Link:
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
         self._moving.arrived()
+        if self._client is not None:
+            _tell_of_tls(self._client)
         self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
@@ -688,6 +691,15 @@ class Link:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+def _tell_of_tls(client: Client) -> None:
+    """Tell the client's streams that they are encrypted.
+
+    It does not itself, and then asyncio warns at the end of each.
+    """
+    protocol = client._transport._io_writer._protocol  # type: ignore[union-attr]
+    protocol._over_ssl = bool(client.options.get("tls"))
 
 
 def pauses() -> Iterator[float]:
