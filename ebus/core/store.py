@@ -520,6 +520,18 @@ class SupportsIdLookup(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsEventSize(Protocol):
+    """The power to say how large an event may be where it is stored, whatever the limits say."""
+
+    def max_event_json_bytes(self) -> int:
+        """Bytes of its wire JSON, with a position and a version of any length.
+
+        A larger one is refused with `EventTooLarge`. Raises `StoreUnavailable`.
+        """
+        ...
+
+
 class Quota(msgspec.Struct, frozen=True):
     """How much a tenant may store; None means as much as there is room for."""
 

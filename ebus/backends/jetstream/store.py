@@ -53,6 +53,7 @@ from ebus.core.store import (
     Quota,
     Room,
     StreamInfo,
+    SupportsEventSize,
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
@@ -89,6 +90,7 @@ class JetStreamStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsEventSize,
 ):
     """One tenant's log."""
 
@@ -171,7 +173,7 @@ class JetStreamStore(
     def _check(self, writes: Sequence[Write]) -> Checked:
         """As every store does; and what the server would not take is refused before it is sent."""
         checked = check_writes(writes, self._limits)
-        most = self._link.max_payload - HEADER_BYTES
+        most = self.max_event_json_bytes()
         for at, write in enumerate(writes):
             if isinstance(write, Append) and checked.refusals[at] is None:
                 checked.refusals[at] = _too_large(write, most, self._limits)
@@ -505,14 +507,17 @@ class JetStreamStore(
             known.is_current = False
             if missing > MAX_FILLED:
                 purge(self._link, self._log.name, {"seq": through + 1})
-            elif missing:
+            else:
                 self._fill(known.head, through)
             known.refresh()
             self._told(through)
             self._news.tell(through)
 
     def _fill(self, head: int, through: int) -> None:
-        """Take positions with messages that are no events, and take those away."""
+        """Take positions with messages that are no events, and take those away.
+
+        Also those of a time when this was cut off in between.
+        """
         for behind in range(head, through, MAX_BATCH_MESSAGES):
             many = min(MAX_BATCH_MESSAGES, through - behind)
             self._log.append([(self._names.gap, b"", {})] * many, behind=behind)
@@ -527,6 +532,9 @@ class JetStreamStore(
     def stored_bytes(self) -> int:
         with self._call():
             return self._info().state.bytes + self._bucket.stream.info().state.bytes
+
+    def max_event_json_bytes(self) -> int:
+        return self._link.max_payload - HEADER_BYTES
 
     def set_quota(self, quota: Quota) -> None:
         self._quota = quota
