@@ -28,6 +28,7 @@ from ebus.core.errors import (
     InvalidRange,
     PositionConflict,
     QuotaExceeded,
+    StoreReadOnly,
 )
 from ebus.core.event import (
     CONTROL_CHARACTER,
@@ -541,6 +542,9 @@ class Quota(msgspec.Struct, frozen=True):
     max_bytes: int | None = None
     """Bytes that the tenant takes where it is stored, from 1 on, as `stored_bytes` says."""
 
+    is_read_only: bool = False
+    """Whether nothing may be stored at all, for the time being."""
+
 
 NO_QUOTA = Quota()
 
@@ -558,6 +562,7 @@ class SupportsQuota(Protocol):
 
         That is each append by itself, after which there would be more events or bytes, and each
         checkpoint of a new name where the bytes are used up. What is stored already stays.
+        Where it is read-only, every write is refused with `StoreReadOnly`.
         """
         ...
 
@@ -580,6 +585,11 @@ class Room:
         self._events = events
         self._size_bytes = size_bytes
         self._knows = knows
+
+    def check_writable(self) -> None:
+        """Raise `StoreReadOnly` unless something may be written."""
+        if self._quota.is_read_only:
+            raise StoreReadOnly("the tenant is read-only for the time being")
 
     def take_events(self, encoded: Sequence[bytes]) -> QuotaExceeded | None:
         """Take the room for an append; or say why there is too little, and take none."""

@@ -23,6 +23,8 @@ class Checkpoints:
         self._target = target
         self._there: dict[str, int] | None = None
         """What the target has, as far as that is known."""
+        self._here: dict[str, int] | None = None
+        """What the source had when it was looked at."""
         self._ours: set[str] = set()
         """Of these what is there was copied: they follow the source back too, and away."""
         self.count = 0
@@ -40,7 +42,7 @@ class Checkpoints:
         """Raises the first refusal, such as of a name that goes not over HTTP, after the others."""
         if self._there is None:
             self._there = dict(self._target.checkpoints())
-        here = self._source.checkpoints()
+        here = self._here = dict(self._source.checkpoints())
         self.count = len(here)
         changed = {name: at for name, at in here.items() if self._there.get(name) != at}
         self.ahead = [
@@ -55,6 +57,10 @@ class Checkpoints:
         refusal = refusal or self._look_at_parked(here)
         if refusal is not None:
             raise refusal
+
+    def have_moved(self) -> bool:
+        """Whether the source's are not any more what they were when they were copied."""
+        return self._here is not None and self._source.checkpoints() != self._here
 
     def _save(self, changed: Mapping[str, int]) -> EbusError | None:
         """Returns the first refusal."""

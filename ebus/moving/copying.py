@@ -31,8 +31,8 @@ def copy_log(
     checkpoints, positions are copied: a lease that is under way, or an event that is parked, is
     not. Raises `MoveRefused`, before anything is stored where that can be.
     """
-    copying = Copying(source, target, start=start, stop=stop, progress=progress)
-    return copying.finish(checkpoints=checkpoints)
+    copying = Copying(source, target, start=start, stop=stop)
+    return copying.finish(checkpoints=checkpoints, progress=progress)
 
 
 def export_log(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from ebus.core.errors import (
@@ -28,7 +28,7 @@ from ebus.moving.errors import (
     TargetDiffers,
 )
 from ebus.moving.known import At, Known, stored_lines
-from ebus.moving.lines import Batch, Gap, Saved
+from ebus.moving.lines import Batch, Gap, Progress, Saved
 from ebus.moving.moved import Moved
 
 BATCH_BYTES = 2 * MIB
@@ -48,11 +48,12 @@ class Placing:
         target: TenantStore,
         *,
         keeps_metadata: bool,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._target = target
         self._keeps_metadata = keeps_metadata
-        self._progress = progress
+        self.progress = progress
+        """Called with the number of events that were looked at."""
         self._head = target.head()
         self._known_to = self._head
         """Up to here the target had something before."""
@@ -108,8 +109,8 @@ class Placing:
     def _note(self, batch: Batch) -> None:
         self._events += len(batch.events)
         self._digest.update(_joined(batch.lines))
-        if self._progress is not None:
-            self._progress(len(batch.events))
+        if self.progress is not None:
+            self.progress(len(batch.events))
 
     def _bounded(self, batch: Batch) -> Iterator[Batch]:
         """In parts of as many as one append may hold."""

@@ -30,22 +30,22 @@ class Copying:
         *,
         start: int = 1,
         stop: int | None = None,
-        progress: Progress | None = None,
     ) -> None:
         check_range(start, stop)
         self._source = source
         self._target = target
         self._stop = stop
         self._keeps_metadata = keeps_metadata(source) and keeps_metadata(target)
-        self._placing = Placing(target, keeps_metadata=self._keeps_metadata, progress=progress)
+        self._placing = Placing(target, keeps_metadata=self._keeps_metadata)
         self._checkpoints = Checkpoints(source, target)
         self._following = start
         """The next position."""
         self._has_gaps = False
         self._fits = False
 
-    def catch_up(self) -> int:
+    def catch_up(self, progress: Progress | None = None) -> int:
         """Copy up to where the source is now; returns how many events were not there before."""
+        self._placing.progress = progress
         end = end_of(self._source, self._stop)
         if not self._fits:
             self._check_sizes(max(self._following, self._target.head() + 1), end)
@@ -66,9 +66,13 @@ class Copying:
         """How many positions are still to be copied."""
         return max(0, end_of(self._source, self._stop) - self._following + 1)
 
-    def finish(self, *, checkpoints: bool = True) -> Moved:
+    def has_gone_on(self) -> bool:
+        """Whether the source is not as it was copied any more: somebody writes to it still."""
+        return self.lag() > 0 or self._checkpoints.have_moved()
+
+    def finish(self, *, checkpoints: bool = True, progress: Progress | None = None) -> Moved:
         """Copy what is left, the checkpoints too, and say what has been done in all rounds."""
-        self.catch_up()
+        self.catch_up(progress)
         if self._has_gaps and self._source.head() < self._following:
             self._copy_versions()
         if checkpoints:
