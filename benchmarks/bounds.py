@@ -188,6 +188,34 @@ BOUNDS = (
         kind="at most",
         bound=2,
     ),
+    *(
+        bound
+        for nodes in ("1 node", "3 nodes")
+        for bound in (
+            Bound(
+                says=f"append on JetStream, {nodes}, 32 connections, over the plain client with "
+                "32 publishes in flight",
+                case="jetstream",
+                figures=(f"append, {nodes}",),
+                over=f"plain client, {nodes}",
+                bound=0.6,
+            ),
+            Bound(
+                says=f"events/s in batches of 100 over events/s singly, on JetStream, {nodes}",
+                case="jetstream",
+                figures=(f"append, 100, {nodes}",),
+                over=f"append, {nodes}",
+                bound=10,
+            ),
+            Bound(
+                says=f"range of 1,000 from JetStream, {nodes}, over gets one by one",
+                case="jetstream",
+                figures=(f"range, 1,000, in process, {nodes}", f"range, 1,000, {nodes}"),
+                over=f"one by one, {nodes}",
+                bound=20,
+            ),
+        )
+    ),
 )
 
 

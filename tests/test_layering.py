@@ -37,7 +37,7 @@ OF_OURS = {
 OF_OTHERS = {
     "ebus/__init__.py": set[str](),
     "ebus/core": {"msgspec"},
-    "ebus/backends/jetstream": {"msgspec"},
+    "ebus/backends/jetstream": {"msgspec", "nats", "uvloop"},
     "ebus/backends/memory.py": {"msgspec"},
     "ebus/backends/sqlite": {"msgspec", "apsw"},
     "ebus/bus": {"msgspec"},

@@ -16,6 +16,7 @@ from benchmarks.cases import (
     http_mixed,
     http_position,
     http_range,
+    jetstream,
     latency,
     noisy_neighbour,
     start,
@@ -58,6 +59,7 @@ CASES: Mapping[str, Measure] = MappingProxyType(
         "stream_memory": stream_memory.measure,
         "wal_size": wal_size.measure,
         "start": start.measure,
+        "jetstream": jetstream.measure,
     }
 )
 """Every case by its name, in the order in which they run."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ebus.core.consumers import Subscription
-from ebus.core.engine import Durability, Engine
+from ebus.core.engine import Acknowledgement, Durability, Engine, SupportsAcknowledgement
 from ebus.core.errors import InvalidRange, StoreClosed
 from ebus.core.event import Event, decode_event, utc_now
 from ebus.core.filter import Filter
@@ -287,7 +287,7 @@ class MemoryStore(TenantStore, SupportsTrim, SupportsGaps, SupportsIdLookup, Sup
             yield self._log
 
 
-class MemoryEngine(Engine):
+class MemoryEngine(Engine, SupportsAcknowledgement):
     """Tenants in memory.
 
     `logs` is the storage. Hand the same dict to another engine to open the same tenants
@@ -323,6 +323,9 @@ class MemoryEngine(Engine):
             if store is not None:
                 store.close()
             self._logs.pop(tenant, None)
+
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        return Acknowledgement("nothing: what is stored ends with the process", is_durable=False)
 
     def close(self) -> None:
         with self._lock:

@@ -8,7 +8,15 @@ import click
 
 from ebus.cli.failing import fail
 from ebus.config import Config, load_config
-from ebus.core.engine import Findings, look_at, open_engine
+from ebus.core.address import shown
+from ebus.core.engine import (
+    Acknowledgement,
+    Engine,
+    Findings,
+    SupportsAcknowledgement,
+    look_at,
+    open_engine,
+)
 from ebus.core.errors import EbusError
 from ebus.tenants.merging import with_registered
 from ebus.tenants.model import EMPTY
@@ -32,19 +40,31 @@ def check(config_file: str | None) -> None:
     try:
         config = load_config(config_file, os.environ)
         config = with_registered(config, read_registry(config) or EMPTY)
+        engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
     except EbusError as error:
         fail(str(error))
-    engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
-    findings = look_at(engine, (tenant.name for tenant in config.tenants))
-    if findings.refusals:
-        fail("\n".join(findings.refusals))
-    _describe(config, findings)
+    with engine:
+        findings = look_at(engine, (tenant.name for tenant in config.tenants))
+        if findings.refusals:
+            fail("\n".join(findings.refusals))
+        try:
+            acknowledgement = _acknowledgement(engine)
+        except EbusError as error:
+            fail(str(error))
+    _describe(config, findings, acknowledgement)
 
 
-def _describe(config: Config, findings: Findings) -> None:
+def _acknowledgement(engine: Engine) -> Acknowledgement | None:
+    """None where the engine cannot say what one is worth."""
+    return engine.acknowledgement() if isinstance(engine, SupportsAcknowledgement) else None
+
+
+def _describe(config: Config, findings: Findings, acknowledgement: Acknowledgement | None) -> None:
     count = len(config.tenants)
     click.echo(f"{config.config_file or 'API_KEY and DB_PATH'}: no mistakes")
-    click.echo(f"Engine: {config.engine}, durability {config.durability}")
+    click.echo(f"Engine: {shown(config.engine)}, durability {config.durability}")
+    if acknowledgement is not None:
+        click.echo(f"What an acknowledgement is worth: {acknowledgement.worth}")
     click.echo(f"Port: {config.port}")
     click.echo(f"Tenants: {count}")
     for tenant in config.tenants:
@@ -54,5 +74,6 @@ def _describe(config: Config, findings: Findings) -> None:
         state += ", read-only" if config.is_read_only(tenant.name) else ""
         found = findings.tenants.get(tenant.name, "new")
         click.echo(f"  {tenant.name}: {found}{durability}{source}{state}")
-    for warning in config.warnings:
+    of_engine = () if acknowledgement is None else acknowledgement.warnings
+    for warning in (*config.warnings, *of_engine):
         click.echo(f"WARNING: {warning}", err=True)

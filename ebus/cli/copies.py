@@ -12,11 +12,11 @@ from typing import TypeVar
 import click
 
 from ebus.cli.failing import fail
-from ebus.config import ConfigError, load_config
+from ebus.config import load_config
 from ebus.core.backup import SupportsBackup
 from ebus.core.backup_directory import MAX_NAME_CHARS
 from ebus.core.engine import Engine, open_engine
-from ebus.core.errors import InvalidTenantName
+from ebus.core.errors import EbusError, InvalidTenantName
 from ebus.core.tenant import TenantName
 from ebus.tenants.place import registry_path
 
@@ -66,11 +66,12 @@ def configured(config_file: str | None) -> Iterator[Place]:
     """The engine of the config. Ends the command where there is none that can be copied."""
     try:
         config = load_config(config_file, os.environ)
-    except ConfigError as error:
+        opened = open_engine(config.engine, durability=config.durability, limits=config.limits)
+    except EbusError as error:
         fail(str(error))
     # Not the whole address, which may hold a key.
     name = config.engine.partition(":")[0]
-    with open_engine(config.engine, durability=config.durability, limits=config.limits) as engine:
+    with opened as engine:
         yield Place(name, engine, registry_path(config))
 
 

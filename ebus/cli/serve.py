@@ -16,6 +16,7 @@ import msgspec
 from ebus.cli.failing import fail
 from ebus.cli.logs import LogFormat, set_up_logs
 from ebus.config import Config, ConfigError, load_config
+from ebus.core.address import shown
 from ebus.core.errors import EbusError, StoreBusy
 from ebus.http.handover import Handover
 from ebus.http.reload import load_first
@@ -207,7 +208,10 @@ def _say_it_is_up(config: Config, taken: socket.socket, claim: Claim | None) -> 
         logger.info("Database: %s", os.path.join(config.data_dir, f"{names}.db"))
     else:
         logger.info("Initialized %d tenants: [%s]", len(config.tenants), names)
-        logger.info("Data directory: %s", config.data_dir)
+        if config.engine.partition(":")[2].startswith("//"):  # which has a place of its own
+            logger.info("Engine: %s", shown(config.engine))
+        else:
+            logger.info("Data directory: %s", config.data_dir)
     port = taken.getsockname()[1]
     if claim is not None:
         here = _LOOPBACKS.get(config.host, config.host)

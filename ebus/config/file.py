@@ -9,6 +9,7 @@ import msgspec
 from ebus.config.api_key import ApiKey
 from ebus.config.document import ConfigFile, parse_document, read_config_file
 from ebus.config.engine_address import engine_address
+from ebus.config.engine_settings import read_engine
 from ebus.config.environment import VARIABLES
 from ebus.config.mistakes import FileMistakes, Mistake, Reading, Wrong
 from ebus.config.model import ADMIN, AdminKey, TenantLimits, Visible
@@ -38,6 +39,8 @@ from ebus.config.tenants import (
     read_digest,
     read_who,
 )
+from ebus.core.address import Address
+from ebus.core.errors import EngineError
 from ebus.core.limits import Limits
 
 LIMIT_KEYS = {
@@ -54,7 +57,7 @@ ADMIN_KEY_KEYS = {
 
 TOP_KEYS = {
     "data_dir": Key(read_directory, '"data"'),
-    "engine": Key(read_line, "sqlite"),
+    "engine": Key(read_engine, "sqlite"),
     "store_backend": Key(read_line, "sqlite"),  # the original's word for the engine
     "durability": DURABILITY,
     "limits": Key(mapping(LIMIT_KEYS), "{max_read_events: 10000}"),
@@ -209,16 +212,20 @@ def _engine_fields(top: Section, mistakes: FileMistakes, warnings: list[str]) ->
     if key == "engine" and "store_backend" in top.lines:
         message = "store_backend is the older name of engine; keep only engine"
         mistakes.add(top.lines["store_backend"], message)
-    engine: str = top.values.get(key, "sqlite")
+    engine: str | None = top.values.get(key, "sqlite")
     data_dir: str = top.values.get("data_dir", "data")
+    if engine is None:
+        return {}  # it has mistakes, so that nothing is made of the file
     address = engine
     try:
         address = engine_address(engine, data_dir)
     except Wrong as wrong:
         mistakes.add(top.lines[key], told(key, wrong, TOP_KEYS[key].example))
+    except EngineError as error:  # its driver is missing
+        mistakes.add(top.lines[key], str(error))
     location = engine.partition(":")[2]
     if location and "data_dir" in top.values and location != data_dir:
         warnings.append(f"data_dir is not used: {key} names a place of its own")
     elif location and not location.startswith("//"):
         data_dir = location
-    return {"engine": address, "data_dir": data_dir}
+    return {"engine": Address(address), "data_dir": data_dir}

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from ebus.core.address import Address
 from ebus.core.engine import Durability
 from ebus.core.limits import Limits
 from ebus.core.store import Quota
@@ -89,8 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     config_file: str | None
     """The config file's path as the user gave it; None means single-tenant mode."""
 
-    engine: str
-    """An address for `ebus.open_engine`, such as `sqlite:data` or `memory:`."""
+    engine: Address
+    """For `ebus.open_engine`, such as `sqlite:data` or `memory:`. It does not show its secrets."""
 
     data_dir: str
     """The directory of the data, as written: a relative one is relative to the process."""

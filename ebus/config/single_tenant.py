@@ -12,6 +12,7 @@ from ebus.config.environment import Variable, read_variables
 from ebus.config.mistakes import Mistake, Reading, Wrong
 from ebus.config.model import KeyConfig, TenantConfig
 from ebus.config.networks import parse_networks
+from ebus.core.address import Address
 from ebus.core.errors import InvalidTenantName
 from ebus.core.limits import Limits
 from ebus.core.tenant import TenantName
@@ -77,7 +78,7 @@ def read_single_tenant(environment: Mapping[str, str]) -> Reading:
     database: Database = values.get("database") or parse_db_path(DEFAULT_DB_PATH)
     fields = {
         "config_file": None,
-        "engine": f"sqlite:{database.directory}",
+        "engine": Address(f"sqlite:{database.directory}"),
         "data_dir": database.directory,
         "tenants": (TenantConfig(name=database.tenant, keys=(KeyConfig(digest=key.digest),)),),
         "admin_key_digest": admin_key.digest if admin_key else None,

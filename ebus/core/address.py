@@ -77,6 +77,25 @@ def shown(address: str) -> str:
     return f"{name}:{_without_secrets(location)}"
 
 
+class Address(str):
+    """An address that does not show its secrets, wherever it is printed.
+
+    To read, to log and to format it gives what `shown` does. `open_engine`, and whatever compares
+    or takes it apart with a method of text, has the whole of it.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __format__(self, format_spec: str) -> str:
+        return format(str(self), format_spec)
+
+
 def _place(text: str) -> str:
     # A password may hold an unencoded `/`, `?` or `#`: then all up to the last @ is dropped.
     return text.rpartition("@")[2].partition("?")[0].partition("#")[0]

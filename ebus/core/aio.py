@@ -23,9 +23,11 @@ import msgspec
 
 from ebus.core.consumers import Change, Subscription
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsDurability,
     SupportsHealth,
     SupportsSettle,
@@ -865,6 +867,15 @@ class AsyncEngine:
         if isinstance(self._engine, SupportsHealth):
             check = self._engine.check_health
             await asyncio.get_running_loop().run_in_executor(self._checks, check)
+
+    async def acknowledgement(self, durability: Durability) -> Acknowledgement | None:
+        """What the answers to appends are worth; None where the engine cannot say.
+
+        Not in the threads of anybody else: it may take as long as a cluster that is away.
+        """
+        if not isinstance(self._engine, SupportsAcknowledgement):
+            return None
+        return await asyncio.to_thread(self._engine.acknowledgement, durability)
 
     async def aclose(self) -> None:
         """Finish every tenant's writes, then close everything. Twice is fine.

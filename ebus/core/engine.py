@@ -14,6 +14,7 @@ from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
 import msgspec
 
+from ebus.core.address import SupportsSettings, shown
 from ebus.core.errors import EbusError, EngineNotInstalled, InvalidInput, UnknownEngine
 from ebus.core.limits import Limits
 from ebus.core.store import TenantStore
@@ -150,6 +151,37 @@ class SupportsTrash(Protocol):
         ...
 
 
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """What it is worth to a client that its append was answered.
+
+    It is told to whoever asks `/health`, which needs no key: it names settings, and never a
+    machine, a path or a secret.
+    """
+
+    worth: str
+    """Where the event is by then, and what it survives: the rest of a short sentence, such as
+    `synced to this machine's disk before the answer`."""
+
+    is_durable: bool | None
+    """Whether it survives a power cut of everything that it is on; None where nobody can tell."""
+
+    warnings: tuple[str, ...] = ()
+    """What is less than was asked for: a sentence each, which names the setting."""
+
+
+@runtime_checkable
+class SupportsAcknowledgement(Protocol):
+    """The power of an engine to say what the answers to appends are worth."""
+
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        """What they are worth to tenants of this durability, or without one, of the engine's own.
+
+        It is asked for at the start and again now and then. May take a few seconds. Raises
+        `StoreUnavailable` when what it depends on cannot be asked.
+        """
+        ...
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What a look at an engine and its tenants has found."""
 
@@ -185,7 +217,8 @@ def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
 class EngineFactory(Protocol):
     """Makes an engine from the part of its address that follows the first colon.
 
-    Making one touches no storage: a command that only looks makes one too.
+    Making one touches no storage: a command that only looks makes one too. One that fulfils
+    `SupportsSettings` of `ebus.core.address` as well takes a mapping of the config file.
     """
 
     def __call__(self, location: str, *, durability: Durability, limits: Limits) -> Engine: ...
@@ -199,7 +232,7 @@ def engine_names() -> list[str]:
 def open_engine(
     address: str, *, durability: Durability = "full", limits: Limits | None = None
 ) -> Engine:
-    """Open an engine by its address: `sqlite:DIRECTORY` or `memory:`.
+    """Open an engine by its address: `sqlite:DIRECTORY`, `memory:` or `ENGINE://PLACE?OPTIONS`.
 
     Raises `UnknownEngine` with the names of the known ones, `InvalidInput` for a durability
     that is none, and `EngineNotInstalled` when a
@@ -211,12 +244,23 @@ def open_engine(
     return factory(location, durability=durability, limits=limits or Limits())
 
 
+def settings_of(name: str) -> SupportsSettings | None:
+    """What the engine of this name can be told; None of one that takes nothing but a place.
+
+    Raises what `open_engine` does of an engine that cannot be had.
+    """
+    factory = _load_factory(name)
+    return factory if isinstance(factory, SupportsSettings) else None
+
+
 @cache
 def _load_factory(name: str) -> EngineFactory:
     """Kept: to look through all that is installed takes some ms."""
     found: list[EntryPoint] = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
     if not found:
-        raise UnknownEngine(f"unknown engine {name!r}; known are {', '.join(engine_names())}")
+        raise UnknownEngine(
+            f"unknown engine {shown(name)!r}; known are {', '.join(engine_names())}"
+        )
     try:
         factory: EngineFactory = found[0].load()
     except ImportError as error:

@@ -388,12 +388,15 @@ def _lease_paths(config: Config, subscription_id: Json) -> Json:
     }
 
 
+_DETAILS = "Whether to tell too of the config, and of what the answer to an append is worth"
+
+
 def _operator_paths() -> Json:
     health = operation(
         "readHealth",
         "Whether the server can do its work",
         ref("Health"),
-        parameters=[text("details", "Whether to tell of the config too", enum=["true", "false"])],
+        parameters=[text("details", _DETAILS, enum=["true", "false"])],
     )
     health["security"] = []
     health["responses"] = {

@@ -114,6 +114,7 @@ REASONS = (
     "not_found",
     "not_parked",
     "not_suspended",
+    "outcome_unknown",
     "position_conflict",
     "quota_exceeded",
     "rate_limited",

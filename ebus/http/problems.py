@@ -18,6 +18,7 @@ from ebus.core.errors import (
     IdConflict,
     InvalidEvent,
     InvalidInput,
+    OutcomeUnknown,
     QuotaExceeded,
     StoreBusy,
     StoreClosed,
@@ -129,6 +130,9 @@ MEANINGS: dict[type[EbusError], _Meaning] = {
         503, "This tenant is read-only for the time being; try again", 1, is_logged=False
     ),
     StoreFull: _Meaning(507, "The server has no space left; nothing was stored"),
+    OutcomeUnknown: _Meaning(
+        503, "No answer came: it may have been stored. Look, or send it again if it has an id", 5
+    ),
     StoreUnavailable: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),
     StoreRefused: _Meaning(503, "The tenant's stored data needs an operator's attention", 60),
     StoreError: _Meaning(503, "The tenant's storage cannot be used at the moment", 5),

@@ -114,7 +114,13 @@ def run(
     config = fit_open_files(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         tenancy = Tenancy(config, counters, worker=place)
-        runner.run(_run(config, tenancy, taken, access_log, started, lifeline, reloading))
+
+        def say_started() -> None:
+            started()
+            if place == 0:
+                tenancy.worth.say()
+
+        runner.run(_run(config, tenancy, taken, access_log, say_started, lifeline, reloading))
 
 
 async def _run(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ebus.config import Config, KeyConfig
 from ebus.core.aio import AsyncEngine, AsyncTenantStore, Outline, Terms
-from ebus.core.engine import Engine, look_at, open_engine
+from ebus.core.engine import Acknowledgement, Engine, look_at, open_engine
 from ebus.core.errors import EbusError, StoreClosed, StoreRefused
 from ebus.core.observing import Sizes
 from ebus.core.tenant import TenantName
@@ -34,6 +34,7 @@ from ebus.http.problems import Problem
 from ebus.http.reload import terms_of
 from ebus.http.roster import Counters, Entry, Roster
 from ebus.http.tenant import Tenant
+from ebus.http.worth import Worth
 
 if TYPE_CHECKING:
     from ebus.http.administration import Administration
@@ -58,6 +59,8 @@ class Tenancy:
         )
         self._failures = FailedKeys(config, counters.failed_keys)
         self._engine: AsyncEngine | None = None
+        self.worth = Worth(self._ask_worth)
+        """What an acknowledgement is worth, to tenants without a durability of their own."""
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
         self.count_connections: Callable[[], int] = _none
         """How many connections there are: for the figures."""
@@ -94,6 +97,7 @@ class Tenancy:
         await asyncio.to_thread(_refuse_bad_tenants, engine, config)
         self._engine = AsyncEngine(engine, limits=config.limits)
         self._engine.on_open = self._observe
+        await self.worth.begin()
         if len(config.tenants) <= config.limits.max_eager_tenants:
             try:
                 for name, terms in self._roster.terms.items():
@@ -137,6 +141,7 @@ class Tenancy:
             for name, store in self._engine.open_stores():
                 if name not in self._roster.terms:
                     self._observe(name, store)
+        has_other_durability = roster.config.durability != self.config.durability
         self._roster = roster
         self._entries = roster.entries
         self._failures.trust(roster.config)
@@ -144,6 +149,8 @@ class Tenancy:
         if self._engine is not None:
             await self._engine.hold_to(roster.terms, max_open=max_open)
             await self._engine.settle(gone)
+            if has_other_durability:
+                self.worth.ask_again()
 
     def _key_of(self, tenant: Tenant) -> KeyConfig | None:
         """The key that let the tenant in, as it is now; None when it opens nothing any more."""
@@ -158,6 +165,7 @@ class Tenancy:
         """Finish what waits and close every store."""
         if self._next_sample is not None:
             self._next_sample.cancel()
+        self.worth.end()
         if self.administration is not None:
             await self.administration.aclose()
         try:
@@ -169,6 +177,9 @@ class Tenancy:
 
     async def check_health(self) -> None:
         await self._open_engine().check_health()
+
+    async def _ask_worth(self) -> Acknowledgement | None:
+        return await self._open_engine().acknowledgement(self.config.durability)
 
     def recognise(self, digest: bytes, headers: Headers, peer: Peer) -> Entry:
         """The tenant's key of this digest, which came so. Raises `Problem` 401, 403 or 429."""

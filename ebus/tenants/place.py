@@ -21,8 +21,8 @@ def registry_path(config: Config) -> Path | None:
     """
     if config.single_tenant:
         return None
-    engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
-    return Path(config.data_dir) / REGISTRY if isinstance(engine, SupportsTrash) else None
+    with open_engine(config.engine, durability=config.durability, limits=config.limits) as engine:
+        return Path(config.data_dir) / REGISTRY if isinstance(engine, SupportsTrash) else None
 
 
 def has_registry(config: Config) -> bool:

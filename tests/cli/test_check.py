@@ -46,6 +46,7 @@ def test_a_good_config_says_what_would_be_served(directory: Path) -> None:
     assert result.stdout == (
         "tenants.yaml: no mistakes\n"
         "Engine: sqlite:data, durability full\n"
+        "What an acknowledgement is worth: synced to this machine's disk before the answer\n"
         "Port: 8080\n"
         "Tenants: 2\n"
         "  alice: new\n"

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ebus import engine_names
 from ebus.config import ConfigError, Mistake, document, load_config
 from ebus.core.errors import EbusError
 from tests.config.tenants_yaml import LONG_KEY, ONE_TENANT, mistakes, refusal
 
 KEY = f'api_key: "{LONG_KEY}"'
+KNOWN = ", ".join(engine_names())
 BOB = f'  - name: bob\n    api_key: "b{LONG_KEY}"\n'
 
 
@@ -243,14 +245,14 @@ def test_an_alias_that_leads_back_to_itself_is_just_a_mistake(tmp_path: Path, te
             "retention: 1",
             "unknown key retention; "
             "known here are data_dir, engine, store_backend, durability, limits, "
-            "tenant_limits, tenants_visible, trusted_proxies, admin_key_sha256, "
+            "tenant_limits, read_only, tenants_visible, trusted_proxies, admin_key_sha256, "
             "admin_keys, watch_config, tenants",
         ),
         (
             "? [a, b]\n: 1",
             "unknown key; "
             "known here are data_dir, engine, store_backend, durability, limits, "
-            "tenant_limits, tenants_visible, trusted_proxies, admin_key_sha256, "
+            "tenant_limits, read_only, tenants_visible, trusted_proxies, admin_key_sha256, "
             "admin_keys, watch_config, tenants",
         ),
     ],
@@ -349,17 +351,15 @@ WHOLE = "must be a whole number from 1 to 2147483647, in digits without quotes"
         ("engine:", "engine is empty; write `engine: sqlite`"),
         (
             "engine: sqlit",
-            "engine 'sqlit' is unknown; known are http, https, memory, sqlite; "
-            "write `engine: sqlite`",
+            f"engine 'sqlit' is unknown; known are {KNOWN}; write `engine: sqlite`",
         ),
         (
             "engine: MEMORY",
-            "engine 'MEMORY' is unknown; known are http, https, memory, sqlite; "
-            "write `engine: memory`",
+            f"engine 'MEMORY' is unknown; known are {KNOWN}; write `engine: memory`",
         ),
         (
             "store_backend: postgres://user:password@host",
-            "store_backend 'postgres' is unknown; known are http, https, memory, sqlite; "
+            f"store_backend 'postgres' is unknown; known are {KNOWN}; "
             "write `store_backend: sqlite`",
         ),
         (

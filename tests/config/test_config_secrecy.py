@@ -1,4 +1,4 @@
-"""No API key is ever shown: not in a message, a warning, a repr or a traceback."""
+"""No secret is ever shown, of a key or of an engine: in no message, warning, repr or traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ebus.config import ConfigError, document, load_config
-from tests.config.tenants_yaml import write
+from tests.config import nats_factory
+from tests.config.tenants_yaml import ONE_TENANT, load, write
 
 CANARY = "Canary7Key"
 
@@ -160,3 +161,83 @@ def test_a_key_in_the_environment_is_not_shown(key: str, others: dict[str, str])
 @pytest.mark.parametrize("text", ["", "tenants: [{name: alice, api_key: x}]"])
 def test_a_key_in_the_environment_that_is_not_used_is_not_shown(tmp_path: Path, text: str) -> None:
     assert CANARY not in everything_shown(write(tmp_path, text), {"API_KEY": CANARY})
+
+
+# What may stand after `engine:`, well written and wrong in every way.
+ENGINES = [
+    "nats://ebus:CANARY@h1,h2?replicas=3",
+    "nats://CANARY@h1",
+    "tls://h1?user=ebus&password=CANARY&system_user=sys&system_password=CANARY",
+    "http://CANARY@h1:8080",
+    '{nats: {servers: [h1], user: ebus, password: "CANARY"}}',
+    '{nats: {servers: [h1], token: "CANARY", tls: {ca: x}}}',
+    "{nats: {servers: [h1], system: {user: sys, password: CANARY}}}",
+    "CANARY@h1",
+    "nats:ebus:CANARY@h1",
+    "nats:/ebus:CANARY@h1",
+    "nats://ebus:CANARY@",
+    "nats://ebus:CANARY@h1:x",
+    "nats://ebus:CANARY@h1/x",
+    "nats://ebus:CANARY/x@h1",
+    "nats://ebus:CANARY@x@h1",
+    "nats://ebus:CANARY@h1,ebus:CANARY@h2",
+    "nats://ebus:CANARY@h1?replicas=2",
+    "nats://h1:CANARY",
+    "nats://h1/CANARY",
+    "nats://h1?CANARY",
+    "nats://h1?CANARY=1",
+    "nats://h1?password=CANARY",
+    "nats://h1?user=x&password=CANARY&password=CANARY",
+    "nats://h1?user=x&password=CANARY&replicas=2",
+    "nats://[CANARY]",
+    "nast://ebus:CANARY@h1",
+    "cluster://ebus:CANARY@h1",
+    "memory://ebus:CANARY@h1",
+    "{nats: CANARY}",
+    "{nats: [CANARY]}",
+    "{CANARY: {servers: [h1]}}",
+    "{nats: {servers: CANARY}}",
+    "{nats: {servers: [[CANARY]]}}",
+    "{nats: {servers: ['ebus:CANARY@h1']}}",
+    "{nats: {servers: ['nats://ebus:CANARY@h1']}}",
+    "{nats: {servers: ['[CANARY]']}}",
+    "{nats: {servers: ['h1:CANARY']}}",
+    "{nats: {servers: ['h1,CANARY']}}",
+    "{nats: {servers: [h1], password: CANARY}}",
+    "{nats: {servers: [h1], user: x, password: [CANARY]}}",
+    "{nats: {servers: [h1], user: x, password: {CANARY: CANARY}}}",
+    "{nats: {servers: [h1], user: x, password: 'CANARY\u0007'}}",
+    "{nats: {servers: [h1], user: x, password: !!binary CANARY}}",
+    "{nats: {servers: [h1], user: x, passwort: CANARY}}",
+    "{nats: {servers: [h1], user: x, password: CANARY, token: CANARY}}",
+    "{nats: {servers: [h1], user: x, password: CANARY, replicas: CANARY}}",
+    "{nats: {servers: [h1], user: x, password: CANARY, timeout_s: CANARY}}",
+    "{nats: {servers: [h1], CANARY: x}}",
+    "{nats: {servers: [h1], tls: CANARY}}",
+    "{nats: {servers: [h1], tls: {CANARY: x}}}",
+    "{nats: {servers: [h1], system: {password: CANARY}}}",
+    "{nats: {servers: [h1], system: CANARY}}",
+    "{nats: {servers: [h1]}, CANARY: {}}",
+    "{sqlite: {CANARY: CANARY}}",
+    "{http: CANARY}",
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("environment", [{}, {"PORT": "x"}], ids=["", "and a mistake elsewhere"])
+def test_a_secret_of_an_engine_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, environment: dict[str, str]
+) -> None:
+    nats_factory.register(monkeypatch)
+    path = write(tmp_path, f"engine: {engine}\n{ONE_TENANT}".replace("CANARY", CANARY))
+    assert CANARY not in everything_shown(path, environment)
+
+
+def test_the_secret_is_there_for_who_opens_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nats_factory.register(monkeypatch)
+    text = f"engine: {{nats: {{servers: [h1], user: u, password: {CANARY}}}}}\n{ONE_TENANT}"
+    address = load(tmp_path, text).engine
+    assert address.endswith(f"?user=u&password={CANARY}")
+    assert f"{address}" == "nats://h1"

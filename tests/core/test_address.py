@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebus.core.address import Location, query_of, shown, split_location
+from ebus import open_engine
+from ebus.backends.memory import MemoryEngine
+from ebus.core.address import Address, Location, query_of, shown, split_location
 from ebus.core.errors import InvalidInput
 
 
@@ -32,6 +37,27 @@ from ebus.core.errors import InvalidInput
 def test_an_address_is_shown_without_who_asks_and_how(address: str, wanted: str) -> None:
     assert shown(address) == wanted
     assert "Canary" not in shown(address)
+
+
+def test_an_address_is_printed_as_it_may_be_shown() -> None:
+    address = Address("nats://user:Canary@h1?x=Canary")
+    printed = f"{address} {address!s} {address!r} {address:>30} {[address]}"
+    record = logging.makeLogRecord({"msg": "to %s", "args": (address,)})
+    assert "Canary" not in f"{printed} {record.getMessage()}"
+    assert printed.count("nats://h1") == 5
+    assert repr(address) == "'nats://h1'"
+    assert str(Address("no address")) == "no address"
+    assert type(str(Address("no address"))) is str
+
+
+def test_an_address_is_whole_to_whoever_opens_compares_or_copies_it() -> None:
+    address = Address("nats://user:Canary@h1")
+    assert address == "nats://user:Canary@h1" != Address("nats://h1")
+    assert address.partition(":")[2] == "//user:Canary@h1"
+    assert pickle.loads(pickle.dumps(address)) == address
+    assert isinstance(pickle.loads(pickle.dumps(address)), Address)
+    with open_engine(Address("memory:user:Canary@h1")) as engine:
+        assert isinstance(engine, MemoryEngine)
 
 
 @given(secret=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -11,6 +11,7 @@ from ebus import engine_names, open_engine
 from ebus.backends.memory import MemoryEngine
 from ebus.backends.sqlite import SqliteEngine
 from ebus.core import engine as registry
+from ebus.core.engine import SupportsAcknowledgement
 from ebus.core.errors import EngineNotInstalled, UnknownEngine
 
 
@@ -38,3 +39,15 @@ def test_a_known_engine_without_its_driver_says_what_to_install(
     monkeypatch.setattr(registry, "entry_points", lambda **_: EntryPoints([entry]))
     with pytest.raises(EngineNotInstalled, match=r"pip install 'ebus\[cluster\]'"):
         open_engine("cluster:")
+
+
+def test_our_own_engines_say_what_an_acknowledgement_is_worth(tmp_path: Path) -> None:
+    with open_engine(f"sqlite:{tmp_path}/data", durability="normal") as engine:
+        assert isinstance(engine, SupportsAcknowledgement)
+        assert engine.acknowledgement().is_durable is False
+        assert engine.acknowledgement("normal") == engine.acknowledgement()
+        assert engine.acknowledgement("full").is_durable is True
+        assert not (tmp_path / "data").exists()
+    with open_engine("memory:") as engine:
+        assert isinstance(engine, SupportsAcknowledgement)
+        assert engine.acknowledgement("full").is_durable is False

@@ -14,6 +14,10 @@ take the place of these."""
 
 CLUSTER = "tests"
 
+POOL = 3
+ROUTES_EACH = POOL + 1
+"""How many connections there are between two servers: one is the system account's."""
+
 
 def configuration(
     *, name: str, client: str, monitor: str, store: Path | None, sync: str | None, more: str
@@ -33,7 +37,11 @@ def configuration(
     return "\n".join([*lines, more, ""])
 
 
-def cluster_block(listen: str, others: Iterable[str]) -> str:
+def cluster_block(listen: str, others: Iterable[str], more: str = "") -> str:
     """`others` are the addresses at which servers are told of each other, its own may be one."""
     routes = ", ".join(f'"nats-route://{address}"' for address in others)
-    return f'cluster {{ name: {CLUSTER}, listen: "{listen}", routes: [{routes}] }}'
+    return f'''cluster {{
+  name: {CLUSTER}, listen: "{listen}", routes: [{routes}]
+  pool_size: {POOL}
+  {more}
+}}'''

@@ -7,3 +7,4 @@ from tests.nats import fixtures
 nats_directory = fixtures.nats_directory
 nats_server = fixtures.nats_server
 nats_cluster = fixtures.nats_cluster
+divided_cluster = fixtures.divided_cluster

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.in_memory import SHARED_MEMORY, has_room, own_directory
+from tests.nats.namespaces import DividedCluster, NoNamespaces
 from tests.nats.servers import NatsCluster, NatsServer
 
 
@@ -38,4 +39,15 @@ def nats_cluster(nats_directory: Path) -> Iterator[NatsCluster]:
     """Three servers, which all tests of a process share. Who breaks them makes them whole again
     (`NatsCluster.make_whole`)."""
     with NatsCluster(nats_directory / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def divided_cluster(nats_directory: Path) -> Iterator[DividedCluster]:
+    """Three servers that can be cut off from each other, shared as `nats_cluster` is."""
+    try:
+        cluster = DividedCluster(nats_directory / "divided")
+    except NoNamespaces as reason:
+        pytest.skip(f"needs network namespaces: {reason}")
+    with cluster:
         yield cluster

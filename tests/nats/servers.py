@@ -7,28 +7,43 @@ Their directories are the test's. Whatever happens, no server outlives the proce
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.nats.configuration import cluster_block, configuration
+from tests.nats.configuration import ROUTES_EACH, cluster_block, configuration
 from tests.nats.groups import group_of, is_current, leader, meta_group, replicas
-from tests.nats.guard import guard
 from tests.nats.monitoring import TIMEOUT_S, ask, wait_for
 from tests.nats.ports import HOST, claim_port
+from tests.nats.process import GuardedProcess
+from tests.nats.running import Running
 
-STOP_TIMEOUT_S = 60.0
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server runs: the addresses for its clients and for other servers.
+
+    `within` is a command that becomes the one that follows it, as `nsenter` does.
+    """
+
+    host: str = HOST
+    route_host: str = HOST
+    within: tuple[str, ...] = ()
 
 
-class NatsServer:
+HERE = Place()
+
+
+class NatsServer(Running):
     """One server. Nothing runs until `start`; a block starts it, waits, and ends it.
 
-    `config` is further text of its configuration. Who gives no password is in the account `$G`
-    unless that says otherwise; `SYSTEM_USER` is in the system account.
+    `sync` is how often its files are synced: "always" at every write, None as NATS likes.
+    `config` is further text of its configuration, which is written anew at each start. Who gives
+    no password is in the account `$G` unless that says otherwise; `SYSTEM_USER` is in the system
+    account.
     """
 
     def __init__(
@@ -40,39 +55,42 @@ class NatsServer:
         config: str = "",
         jetstream: bool = True,
         binary: Path | None = None,
-        host: str = HOST,
-        within: Sequence[str] = (),
+        place: Place = HERE,
     ) -> None:
-        """`sync` is how often its files are synced: "always" at every write, None as it likes.
-
-        `within` is a command that becomes the one that follows it, as `nsenter` does."""
         self.name = name
-        self.host = host
         self.directory = directory
         self.config = config
+        self.place = place
         self._sync = sync
         self._jetstream = jetstream
-        self._command = [*within, str(binary or default_binary())]
+        self._binary = binary or default_binary()
         self._claims = [claim_port() for _ in range(3)]
-        self.port, self.monitor_port, self.route_port = (claim.number for claim in self._claims)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_paused = False
+        self.port, self.monitor_port, self._route_port = (claim.number for claim in self._claims)
+        self._process: GuardedProcess | None = None
 
     def __repr__(self) -> str:
         return f"<NatsServer {self.name} {self.url}>"
 
     @property
     def url(self) -> str:
-        return f"nats://{self.host}:{self.port}"
+        return f"nats://{self.address}"
+
+    @property
+    def address(self) -> str:
+        return f"{self.place.host}:{self.port}"
+
+    @property
+    def route_address(self) -> str:
+        """Where the other servers of a cluster find it."""
+        return f"{self.place.route_host}:{self._route_port}"
 
     @property
     def monitor_url(self) -> str:
-        return f"http://{self.host}:{self.monitor_port}"
+        return f"http://{self.place.host}:{self.monitor_port}"
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, f"{self.name} does not run"
-        return self._process.pid
+        return self._running.pid
 
     @property
     def is_running(self) -> bool:
@@ -81,7 +99,7 @@ class NatsServer:
 
     @property
     def is_paused(self) -> bool:
-        return self._is_paused
+        return self._process is not None and self._process.is_paused
 
     @property
     def is_answering(self) -> bool:
@@ -99,7 +117,7 @@ class NatsServer:
         """Over the monitoring port, such as `/jsz?streams=true`. None if it does not answer."""
         if not self.is_answering:
             return None
-        return ask(self.host, self.monitor_port, path)
+        return ask(self.place.host, self.monitor_port, path)
 
     # Its life
 
@@ -109,49 +127,31 @@ class NatsServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         file = self.directory / f"{self.name}.conf"
         file.write_text(self._configuration())
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, "--config", str(file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the tests, which stop it
-            )
-        guard().watch(self.pid)
+        command = [*self.place.within, str(self._binary), "--config", str(file)]
+        self._process = GuardedProcess(command, self._log)
 
     def wait_ready(self, timeout_s: float = TIMEOUT_S) -> None:
         """Until it serves; with JetStream, until its streams are there, and current."""
         wait_for(self._is_ready, f"{self.name} to be ready", timeout_s=timeout_s)
 
     def kill(self) -> None:
-        """As a loss of power to the process: SIGKILL. The system keeps what was written."""
+        """SIGKILL, if it runs: it is as if it lost its power, but the system keeps its writes."""
         if self._process is not None:
             self._process.kill()
-            self._reap(self._process)
+            self._process = None
 
     def stop(self) -> None:
-        """In good order: SIGTERM."""
+        """SIGTERM, if it runs: in good order."""
         if self._process is not None:
-            self.resume()
-            self._process.terminate()
-            self._reap(self._process)
+            self._process.stop()
+            self._process = None
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay, and nothing answers."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        self._is_paused = True
+        self._running.pause()
 
     def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-        self._is_paused = False
-
-    def restart(self) -> None:
-        """Stop it if it runs, start it, and wait until it is ready."""
-        self.stop()
-        self.start()
-        self.wait_ready()
+        self._running.resume()
 
     def close(self) -> None:
         """End it at once if it runs, and give its ports back. May be called again."""
@@ -159,22 +159,10 @@ class NatsServer:
         for claim in self._claims:
             claim.release()
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    @property
+    def _running(self) -> GuardedProcess:
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process
 
     @property
     def _log(self) -> Path:
@@ -183,34 +171,23 @@ class NatsServer:
     def _configuration(self) -> str:
         return configuration(
             name=self.name,
-            client=f"{self.host}:{self.port}",
-            monitor=f"{self.host}:{self.monitor_port}",
+            client=self.address,
+            monitor=f"{self.place.host}:{self.monitor_port}",
             store=self.store_directory if self._jetstream else None,
             sync=self._sync,
             more=self.config,
         )
 
     def _is_ready(self) -> bool:
-        assert self._process is not None, f"{self.name} does not run"
-        if self._process.poll() is not None:
-            self._reap(self._process)
+        if self._running.has_ended():
+            self.kill()
             raise AssertionError(f"{self.name} has ended:\n{self.log_text()}")
-        return self.ask("/healthz") == {"status": "ok"}
-
-    def _reap(self, process: subprocess.Popen[bytes]) -> None:
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
-            raise
-        finally:
-            guard().forget(process.pid)
-            self._process = None
-            self._is_paused = False
+        # Whoever is asked for its health without having any tells its log so.
+        meta = meta_group(self)
+        return (not meta or "leader" in meta) and self.ask("/healthz") == {"status": "ok"}
 
 
-class NatsCluster:
+class NatsCluster(Running):
     """Servers that replicate streams to each other. A block starts them, waits, and ends them.
 
     What asks for a leader waits until there is one, and goes by what most servers say that have
@@ -225,22 +202,23 @@ class NatsCluster:
         sync: str | None = "2m",
         config: str = "",
         binary: Path | None = None,
+        places: Sequence[Place] = (),
+        routing: str = "",
     ) -> None:
-        names = [f"n{number + 1}" for number in range(size)]
+        """`routing` is further text of the configuration's `cluster`."""
         self.servers = [
-            NatsServer(directory / name, name=name, sync=sync, config=config, binary=binary)
-            for name in names
+            NatsServer(directory / name, name=name, sync=sync, binary=binary, place=place)
+            for number, place in enumerate(places or [HERE] * size, 1)
+            for name in [f"n{number}"]
         ]
+        routes = [server.route_address for server in self.servers]
         for server in self.servers:
-            server.config += "\n" + cluster_block(
-                f"{server.host}:{server.route_port}",
-                [f"{other.host}:{other.route_port}" for other in self.servers],
-            )
+            server.config = f"{cluster_block(server.route_address, routes, routing)}\n{config}"
 
     @property
     def url(self) -> str:
         """Of all servers, whether they run or not."""
-        return "nats://" + ",".join(f"{server.host}:{server.port}" for server in self.servers)
+        return "nats://" + ",".join(server.address for server in self.servers)
 
     def server(self, name: str) -> NatsServer:
         [found] = [server for server in self.servers if server.name == name]
@@ -265,10 +243,10 @@ class NatsCluster:
         wait_for(lambda: self._is_current(stream), f"{stream} to be current", timeout_s=timeout_s)
 
     def wait_ready(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Until all servers serve, and the meta leader has the others with it."""
+        """Until all servers serve, know each other, and follow a meta leader."""
         for server in self.servers:
             server.wait_ready(timeout_s)
-        wait_for(self._is_whole, "all servers to follow the meta leader", timeout_s=timeout_s)
+        wait_for(self._is_whole, "all servers to follow a meta leader", timeout_s=timeout_s)
 
     def make_whole(self) -> None:
         """Start what is down, resume what is paused, and wait until all are ready."""
@@ -293,33 +271,10 @@ class NatsCluster:
         for server in self.servers:
             server.stop()
 
-    def restart(self) -> None:
-        """Stop them all, start them, and wait until they are ready."""
-        self.stop()
-        self.start()
-        self.wait_ready()
-
     def close(self) -> None:
         """End what runs, at once, and give the ports back. May be called again."""
         for server in self.servers:
             server.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _meta_leader(self) -> NatsServer | None:
         return self._answering(leader(map(meta_group, self.servers), len(self.servers)))
@@ -329,7 +284,11 @@ class NatsCluster:
 
     def _answering(self, name: str | None) -> NatsServer | None:
         server = self.server(name) if name else None
-        return server if server and server.is_answering else None
+        return server if server and self._is_reachable(server) else None
+
+    def _is_reachable(self, server: NatsServer) -> bool:
+        """Whether it can lead the others."""
+        return server.is_answering
 
     def _is_current(self, stream: str) -> bool:
         found = self._leader_of(stream)
@@ -337,7 +296,19 @@ class NatsCluster:
 
     def _is_whole(self) -> bool:
         found = self._meta_leader()
-        return found is not None and is_current(meta_group(found), len(self.servers))
+        return (
+            found is not None
+            and is_current(meta_group(found), len(self.servers))
+            and all(map(self._is_connected, self.servers))
+        )
+
+    def _is_connected(self, server: NatsServer) -> bool:
+        """Whether it has all its connections to each of the others: an account uses one of them."""
+        routes = (server.ask("/routez") or {}).get("routes") or ()
+        counts = Counter(route.get("remote_name") for route in routes)
+        return all(
+            counts[other.name] >= ROUTES_EACH for other in self.servers if other is not server
+        )
 
 
 def default_binary() -> Path:

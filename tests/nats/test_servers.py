@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import pytest
-from nats.aio.client import Client
 from nats.errors import Error
-from nats.js.api import StorageType
 
 from tests.conftest import ROOT
+from tests.nats import ports
+from tests.nats.clients import connected, published, replicated, run, stored
 from tests.nats.configuration import SYSTEM_PASSWORD, SYSTEM_USER
 from tests.nats.monitoring import wait_for
+from tests.nats.ports import HOST, claim_port
 from tests.nats.servers import NatsCluster, NatsServer
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Client]:
-    """A client that comes back to a server which was away, as often as it takes."""
-    client = await nats.connect(
-        url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.02, error_cb=_quiet
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-async def _quiet(_: Exception) -> None:
-    """That a server is away is the test's own doing."""
-
-
-async def published(client: Client, stream: str, payload: bytes) -> int:
-    """Its sequence, however often it must be tried: it is stored once."""
-    headers = {"Nats-Msg-Id": payload.decode()}
-    while True:
-        with suppress(Error, asyncio.TimeoutError):
-            ack = await client.jetstream(timeout=1).publish(f"{stream}.x", payload, headers=headers)
-            return ack.seq
-
-
-async def stored(client: Client, stream: str) -> list[bytes]:
-    state = (await client.jetstream().stream_info(stream)).state
-    return [
-        (await client.jetstream().get_msg(stream, seq=sequence)).data or b""
-        for sequence in range(state.first_seq, state.last_seq + 1)
-    ]
-
-
-def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(work())
 
 
 def test_a_server_has_what_was_published_after_it_was_killed(nats_directory: Path) -> None:
@@ -99,52 +62,54 @@ def test_a_server_that_cannot_start_says_why(nats_directory: Path) -> None:
     assert not server.is_running
 
 
-def test_the_system_account_is_asked_with_its_password(nats_cluster: NatsCluster) -> None:
+@pytest.fixture
+def cluster(nats_cluster: NatsCluster) -> Iterator[NatsCluster]:
+    """Whose servers a test may break."""
+    yield nats_cluster
+    nats_cluster.make_whole()
+
+
+def test_the_system_account_is_asked_with_its_password(cluster: NatsCluster) -> None:
     async def work() -> None:
         client = await nats.connect(
-            nats_cluster.url.split(","), user=SYSTEM_USER, password=SYSTEM_PASSWORD
+            cluster.url.split(","), user=SYSTEM_USER, password=SYSTEM_PASSWORD
         )
         inbox = client.new_inbox()
         answers = await client.subscribe(inbox)
         await client.publish("$SYS.REQ.SERVER.PING.JSZ", b"{}", reply=inbox)
-        for _ in nats_cluster.servers:
-            assert b'"sync_interval":120000000000' in (await answers.next_msg()).data
+        for _ in cluster.servers:
+            assert b'"sync_interval":120000000000' in (await answers.next_msg(timeout=10)).data
         await client.close()
 
     run(work)
 
 
-def test_a_stream_on_three_servers_outlives_its_leader(nats_cluster: NatsCluster) -> None:
+def test_a_stream_on_three_servers_outlives_its_leader(cluster: NatsCluster) -> None:
     async def work() -> None:
-        async with connected(nats_cluster.url) as client:
-            await client.jetstream().add_stream(
-                name="R3", subjects=["R3.>"], num_replicas=3, storage=StorageType.FILE
-            )
-            assert await published(client, "R3", b"1") == 1
-            nats_cluster.wait_current("R3")
-            leader = nats_cluster.leader_of("R3")
-            followers = nats_cluster.followers_of("R3")
-            assert {leader, *followers} == set(nats_cluster.servers)
+        async with connected(cluster.url) as client:
+            await replicated(client, "KILLED")
+            assert await published(client, "KILLED", b"1") == 1
+            cluster.wait_current("KILLED")
+            leader, followers = cluster.leader_of("KILLED"), cluster.followers_of("KILLED")
+            assert {leader, *followers} == set(cluster.servers)
 
             leader.kill()
-            assert await published(client, "R3", b"2") == 2
-            assert nats_cluster.leader_of("R3") in followers
+            assert await published(client, "KILLED", b"2") == 2
+            assert cluster.leader_of("KILLED") in followers
 
-            leader.restart()
-            nats_cluster.wait_current("R3")
-            assert await stored(client, "R3") == [b"1", b"2"]
+            leader.start()
+            leader.wait_ready()
+            cluster.wait_current("KILLED")
+            assert await stored(client, "KILLED") == [b"1", b"2"]
 
-    try:
-        run(work)
-    finally:
-        nats_cluster.make_whole()
+    run(work)
 
 
-def test_a_cluster_without_most_of_its_servers_acknowledges_nothing(
-    nats_cluster: NatsCluster,
-) -> None:
+def test_without_most_of_its_servers_a_cluster_acknowledges_nothing(cluster: NatsCluster) -> None:
     async def work() -> None:
-        leader, followers = nats_cluster.leader_of("PAUSED"), nats_cluster.followers_of("PAUSED")
+        async with connected(cluster.url) as client:
+            await replicated(client, "PAUSED")
+        leader, followers = cluster.leader_of("PAUSED"), cluster.followers_of("PAUSED")
         async with connected(leader.url) as client:
             for follower in followers:
                 follower.pause()
@@ -153,31 +118,36 @@ def test_a_cluster_without_most_of_its_servers_acknowledges_nothing(
             for follower in followers:
                 follower.resume()
             assert await published(client, "PAUSED", b"2") > 0
+            cluster.wait_current("PAUSED")
 
-    async def prepare() -> None:
-        async with connected(nats_cluster.url) as client:
-            await client.jetstream().add_stream(
-                name="PAUSED", subjects=["PAUSED.>"], num_replicas=3
-            )
-
-    try:
-        run(prepare)
-        run(work)
-        nats_cluster.wait_current("PAUSED")
-    finally:
-        nats_cluster.make_whole()
+    run(work)
 
 
-def test_a_cluster_is_there_again_after_all_of_it_was_killed(nats_cluster: NatsCluster) -> None:
-    url = nats_cluster.url
-    nats_cluster.kill()
-    nats_cluster.make_whole()
-    assert nats_cluster.url == url
-    assert nats_cluster.meta_leader().is_running
+def test_a_cluster_is_there_again_after_all_of_it_was_killed(cluster: NatsCluster) -> None:
+    url = cluster.url
+    cluster.kill()
+    assert not any(server.ask("/varz") for server in cluster.servers)
+    cluster.make_whole()
+    assert cluster.url == url
+    assert cluster.meta_leader() in cluster.servers
+
+
+def test_a_port_is_given_to_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = claim_port()
+    monkeypatch.setattr(ports, "_candidates", lambda: (first.number, first.number))
+    with pytest.raises(AssertionError, match="no free port"):
+        claim_port()
+    first.release()
+    with socket.create_server((HOST, first.number)), pytest.raises(AssertionError):
+        claim_port()
+    second = claim_port()
+    assert second.number == first.number
+    second.release()
 
 
 PROGRAM = """
 import pathlib, sys
+from tests.nats.ports import HOST, claim_port
 from tests.nats.servers import NatsServer
 server = NatsServer(pathlib.Path(sys.argv[1]))
 server.start()

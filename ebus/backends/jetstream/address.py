@@ -133,6 +133,8 @@ def spelled_in_address(name: str) -> str:
 
 
 def _told(name: str) -> str:
+    if name in _BEFORE_THE_OPTIONS:
+        return f"the {name} of the address"
     return f"the option {spelled_in_address(name)} of the address"
 
 
@@ -175,7 +177,13 @@ def contradictions(
     given: Mapping[str, str], spelled: Callable[[str], str]
 ) -> list[tuple[str, str]]:
     """What does not go together, or is missing: a setting, and what is wrong with it."""
-    return [*_of_credentials(given, spelled), *_of_system(given, spelled), *_of_tls(given, spelled)]
+    missing = [] if "servers" in given else [("servers", "is missing")]
+    return [
+        *missing,
+        *_of_credentials(given, spelled),
+        *_of_system(given, spelled),
+        *_of_tls(given, spelled),
+    ]
 
 
 def _of_credentials(
@@ -230,7 +238,7 @@ def _servers(text: str) -> tuple[str, ...]:
 
 _SERVER = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[^\[\]]*\])(?::(?P<port>.*))?")
 _WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,4}")
-_SERVERS_WANTED = "must each be HOST or HOST:PORT, an IPv6 address in brackets, without a user"
+_SERVERS_WANTED = "must be HOST or HOST:PORT, an IPv6 address in brackets, without a user"
 
 
 def _server(text: str) -> str:
@@ -247,7 +255,7 @@ def _server(text: str) -> str:
     if port is None:
         return f"{host}:{DEFAULT_PORT}"
     if not (_WHOLE_NUMBER.fullmatch(port) and int(port) <= MAX_PORT):
-        raise InvalidInput(f"must have ports from 1 to {MAX_PORT}")
+        raise InvalidInput(f"must have a port from 1 to {MAX_PORT}")
     return f"{host}:{port}"
 
 

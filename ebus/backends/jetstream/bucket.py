@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ebus.backends.jetstream.faults import WrongSequence
-from ebus.backends.jetstream.messages import Message
+from ebus.backends.jetstream.link import Outgoing
+from ebus.backends.jetstream.messages import Message, header
 from ebus.backends.jetstream.naming import Names, token_of
+from ebus.backends.jetstream.news import News
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.consumers import Subscription
 from ebus.core.errors import StoreDamaged
@@ -70,8 +72,9 @@ def version_in(message: Message) -> SavedVersion:
 class Bucket:
     """The keys of one tenant."""
 
-    def __init__(self, stream: Stream, names: Names) -> None:
+    def __init__(self, stream: Stream, names: Names, news: News) -> None:
         self.stream = stream
+        self._news = news
         self._names = names
 
     def subscription_key(self, name: str) -> str:
@@ -94,12 +97,14 @@ class Bucket:
         """Store a subscription, if it is stored at this sequence. Raises `WrongSequence`."""
         key = self.subscription_key(name)
         value = encode(SavedSubscription(name, subscription))
-        return self.stream.append([(key, value, {})], behind=behind, key=key)
+        messages = [Outgoing(key, value)]
+        return self.stream.append(messages, behind=behind, key=key, news=self._news.of(0))
 
     def delete(self, name: str, *, behind: int) -> None:
         """Forget a subscription, if it is stored at this sequence. Raises `WrongSequence`."""
         key = self.subscription_key(name)
-        self.stream.append([(key, b"", {_OPERATION: "DEL"})], behind=behind, key=key)
+        messages = [Outgoing(key, b"", header(_OPERATION, "DEL"))]
+        self.stream.append(messages, behind=behind, key=key, news=self._news.of(0))
 
     def save_versions(self, versions: dict[str, int]) -> None:
         """Store versions that streams are at. The last one to store one has it."""
@@ -112,7 +117,7 @@ class Bucket:
                 try:
                     behind = 0 if known is None else known.sequence
                     value = encode(SavedVersion(name, version))
-                    self.stream.append([(key, value, {})], behind=behind, key=key)
+                    self.stream.append([Outgoing(key, value)], behind=behind, key=key)
                     break
                 except WrongSequence:
                     continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -54,16 +55,31 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
         self._link = Link(options)
         self._stores: dict[TenantName, JetStreamStore] = {}
         self._lock = threading.Lock()
+        self._opening: dict[TenantName, threading.Lock] = {}
+        """So that nobody waits for another tenant's stream."""
         self._closed = False
 
     def open(self, name: str, *, durability: Durability | None = None) -> JetStreamStore:
         tenant = self._name(name)
-        with self._lock:
-            self._check_open()
+        with self._by_itself(tenant):
             store = self._stores.get(tenant)
             if store is None or store.closed:
-                store = self._stores[tenant] = self._open(tenant)
+                store = self._open(tenant)
+                with self._lock:
+                    if self._closed:
+                        store.close()
+                    self._check_open()
+                    self._stores[tenant] = store
             return store
+
+    @contextmanager
+    def _by_itself(self, tenant: TenantName) -> Iterator[None]:
+        """One thread at a time opens or drops a tenant."""
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(tenant, threading.Lock())
+        with opening:
+            yield
 
     def _open(self, tenant: TenantName) -> JetStreamStore:
         names = Names(self._options.prefix, tenant)
@@ -93,8 +109,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
     def drop(self, name: str) -> None:
         tenant = self._name(name)
         names = Names(self._options.prefix, tenant)
-        with self._lock:
-            self._check_open()
+        with self._by_itself(tenant):
             store = self._stores.pop(tenant, None)
             if store is not None:
                 store.close()

@@ -8,7 +8,6 @@ key `indexed` says. What came later is known from having been written or read he
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -153,11 +152,9 @@ class IdIndex:
     async def _index(self, ids: Mapping[str, int], through: int) -> None:
         """On the link: put ids into the bucket, then say up to where they are there."""
         try:
-            entries: list[tuple[str, bytes, dict[str, str]]] = [
-                (self._key(it), b"%d" % position, {}) for it, position in ids.items()
-            ]
+            entries = [Outgoing(self._key(it), b"%d" % position) for it, position in ids.items()]
             for at in range(0, len(entries), MAX_BATCH_MESSAGES):
-                outgoing = batch(entries[at : at + MAX_BATCH_MESSAGES], secrets.token_hex(12))
+                outgoing = batch(entries[at : at + MAX_BATCH_MESSAGES], self._link.new_id())
                 _check(await self._link.ask_here(outgoing))
             marker = Outgoing(self._names.indexed, b"%d" % through)
             _check(await self._link.ask_here([marker]))

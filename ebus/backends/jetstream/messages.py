@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import count
 
 import msgspec
 
@@ -86,21 +85,21 @@ def payload_of(encoded: bytes, position: int) -> bytes:
     return b"{" + encoded[len(b'{"position":%d,' % position) :]
 
 
-def batch(messages: Sequence[tuple[str, bytes, dict[str, str]]], id: str) -> list[Outgoing]:
-    """Messages (subject, payload, headers) that are stored together or not at all.
+def header(name: str, value: object) -> bytes:
+    return b"%b: %b\r\n" % (name.encode(), str(value).encode())
 
-    One alone needs nothing for that.
-    """
+
+def batch(messages: Sequence[Outgoing], id: str) -> list[Outgoing]:
+    """Messages that are stored together or not at all. One alone needs nothing for that."""
     if len(messages) == 1:
-        return [Outgoing(*messages[0])]
-    numbered = zip(messages, count(1), strict=False)
+        return list(messages)
+    mark = header(BATCH, id) + BATCH_SEQUENCE.encode() + b": "
     outgoing = [
-        Outgoing(subject, payload, {**headers, BATCH: id, BATCH_SEQUENCE: str(number)})
-        for (subject, payload, headers), number in numbered
+        Outgoing(one.subject, one.payload, b"%b%b%d\r\n" % (one.headers, mark, number))
+        for number, one in enumerate(messages, 1)
     ]
-    headers = outgoing[-1].headers
-    assert headers is not None
-    headers[BATCH_COMMIT] = "1"
+    last = outgoing[-1]
+    outgoing[-1] = Outgoing(last.subject, last.payload, last.headers + header(BATCH_COMMIT, 1))
     return outgoing
 
 

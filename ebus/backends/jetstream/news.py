@@ -5,14 +5,18 @@ It is told without an acknowledgement, and may be lost: who waits looks again af
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.link import Link, Listening, Outgoing
 from ebus.backends.jetstream.naming import Names
-from ebus.core.errors import StoreError
+from ebus.core.errors import StoreUnavailable
+
+SETTLING_S = (0.1, 0.5, 2.0)
+"""After so long who has begun to listen looks again by himself."""
 
 Heard = Callable[[int], None]
 """Told how far the log is at least; 0 when nobody knows."""
@@ -26,37 +30,47 @@ class News:
         self._subject = names.news
         self._lock = threading.Lock()
         self._heard: dict[object, Heard] = {}
-        self._end: Callable[[], None] | None = None
         self._me = secrets.token_hex(8).encode()
         """So that nobody hears what he has said himself."""
+        # Of the link's loop:
+        self._changing = asyncio.Lock()
+        self._subscription: Listening | None = None
 
     def tell(self, head: int) -> None:
         """Tell the others; returns at once."""
-        self._link.tell(self._subject, b"%b %d" % (self._me, head))
+        self._link.tell(self.of(head))
+
+    def of(self, head: int) -> Outgoing:
+        """What tells that the log is at least at this position."""
+        return Outgoing(self._subject, b"%b %d" % (self._me, head))
 
     def watch(self, heard: Heard) -> Callable[[], None]:
-        """Have this called, in the link's thread, until what is returned is called."""
+        """Have this called, in the link's thread, until what is returned is called.
+
+        Raises `StoreUnavailable` and `StoreClosed`.
+        """
         token = object()
         with self._lock:
             self._heard[token] = heard
-            if self._end is None:
-                self._link.on_reconnect.append(self._reconnected)
-                try:
-                    self._end = self._link.subscribe(self._subject, self._hear)
-                except StoreError:  # once it is there again, somebody will look again
-                    self._end = _nothing
 
         def end() -> None:
             with self._lock:
                 self._heard.pop(token, None)
-                if not self._heard:
-                    self._stop()
+            self._link.spawn(self._listen_or_not())
 
+        try:
+            self._link.run(self._listen_or_not())
+        except BaseException:
+            end()
+            raise
         return end
 
     @contextmanager
     def listening(self, heard: Heard) -> Iterator[None]:
-        end = self.watch(heard)
+        """For who looks again anyway: it does not matter whether anything can be heard."""
+        end = _nothing
+        with suppress(StoreUnavailable):
+            end = self.watch(heard)
         try:
             yield
         finally:
@@ -65,21 +79,29 @@ class News:
     def close(self) -> None:
         with self._lock:
             self._heard.clear()
-            self._stop()
+        self._link.spawn(self._listen_or_not())
 
-    def _stop(self) -> None:
-        if self._end is not None:
-            self._end()
-            self._end = None
-            self._link.on_reconnect.remove(self._reconnected)
+    async def _listen_or_not(self) -> None:
+        """On the link: listen while anybody wants to hear, and no longer."""
+        async with self._changing:
+            if self._heard and self._subscription is None:
+                self._subscription = await self._link.subscribe(self._subject, self._hear)
+                self._link.on_reconnect.append(self._look_again)
+                # Until all servers of a cluster know who listens, some time may pass.
+                for pause_s in SETTLING_S:
+                    asyncio.get_running_loop().call_later(pause_s, self._look_again)
+            elif self._subscription is not None and not self._heard:
+                subscription, self._subscription = self._subscription, None
+                self._link.on_reconnect.remove(self._look_again)
+                await self._link.unsubscribe(subscription)
 
     def _hear(self, payload: bytes) -> None:
         sender, _, head = payload.partition(b" ")
         if sender != self._me and head.isdigit():
             self._call(int(head))
 
-    def _reconnected(self) -> None:
-        """Something may have been told meanwhile."""
+    def _look_again(self) -> None:
+        """Something may have been told that was not heard."""
         self._call(0)
 
     def _call(self, head: int) -> None:
@@ -90,4 +112,4 @@ class News:
 
 
 def _nothing() -> None:
-    """There is no subscription to end."""
+    """There is nothing to end."""

@@ -17,12 +17,13 @@ from ebus.backends.jetstream.bucket import (
 from ebus.backends.jetstream.bucket import version_in as saved_version_in
 from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.link import Link, Outgoing
 from ebus.backends.jetstream.messages import (
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
     Message,
+    header,
     payload_of,
     seen_in,
 )
@@ -58,6 +59,7 @@ from ebus.core.store import (
     SupportsIdLookup,
     SupportsQuota,
     SupportsTrim,
+    SupportsWatch,
     SupportsWireRead,
     TenantStore,
     WirePage,
@@ -91,6 +93,7 @@ class JetStreamStore(
     SupportsIdLookup,
     SupportsQuota,
     SupportsEventSize,
+    SupportsWatch,
 ):
     """One tenant's log."""
 
@@ -100,7 +103,8 @@ class JetStreamStore(
         self._link = link
         self._names = names
         self._log = log
-        self._bucket = Bucket(bucket, names)
+        self._news = News(link, names)
+        self._bucket = Bucket(bucket, names, self._news)
         self._ids = IdIndex(link, log, bucket, names)
         self._known = Known(log, self._bucket, self._ids, names, created)
         self._limits = limits
@@ -116,7 +120,6 @@ class JetStreamStore(
         self._closed = False
         self._seen = 0
         """A position that somebody has said is stored."""
-        self._news = News(link, names)
 
     @property
     def limits(self) -> Limits:
@@ -200,18 +203,17 @@ class JetStreamStore(
         known = self._known
         # A clock that was set back must not part events from their order.
         recorded_ns = max(known.recorded_ns, time.time_ns())
-        headers = {RECORDED: str(recorded_ns)}
+        headers = header(RECORDED, recorded_ns)
         subject = self._names.subject
         messages = [
-            (subject(event.type, event.stream), payload_of(encoded, position), headers)
+            Outgoing(subject(event.type, event.stream), payload_of(encoded, position), headers)
             for position, (event, encoded) in enumerate(
                 zip(plan.events, plan.encoded, strict=True), known.head + 1
             )
         ]
-        self._log.append(messages, behind=known.head)
-        known.stored(plan, recorded_ns, sum(len(it[0]) + len(it[1]) + 96 for it in messages))
+        self._log.append(messages, behind=known.head, news=self._news.of(plan.head))
+        known.stored(plan, recorded_ns, sum(len(it.payload) for it in messages))
         self._told(plan.head)
-        self._news.tell(plan.head)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -401,8 +403,8 @@ class JetStreamStore(
         return head
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
-        """Have `moved` called when another server has written; see `SupportsNews`."""
-        return self._news.watch(lambda _: moved())
+        with self._call():
+            return self._news.watch(lambda _: moved())
 
     def _told(self, head: int) -> None:
         """The log is at least there."""
@@ -520,7 +522,7 @@ class JetStreamStore(
         """
         for behind in range(head, through, MAX_BATCH_MESSAGES):
             many = min(MAX_BATCH_MESSAGES, through - behind)
-            self._log.append([(self._names.gap, b"", {})] * many, behind=behind)
+            self._log.append([Outgoing(self._names.gap, b"")] * many, behind=behind)
         purge(self._link, self._log.name, {"filter": self._names.gap})
 
     def positions_of(self, ids: Sequence[str]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from ebus.backends.jetstream.faults import (
     is_passing,
     refusal,
 )
-from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, pauses
+from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
 from ebus.backends.jetstream.messages import (
     COMMIT,
     EXPECTED_KEY_SEQUENCE,
@@ -26,6 +25,7 @@ from ebus.backends.jetstream.messages import (
     EXPECTED_STREAM,
     Message,
     batch,
+    header,
     message_of,
 )
 from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
@@ -212,25 +212,28 @@ class Stream:
 
     def append(
         self,
-        messages: Sequence[tuple[str, bytes, dict[str, str]]],
+        messages: Sequence[Outgoing],
         *,
         behind: int,
         key: str | None = None,
+        news: Outgoing | None = None,
     ) -> int:
         """Store messages together behind a sequence; returns the last one's sequence.
 
         That is where the stream has to be, or with a `key`, which is a subject, its last message.
+        `news` is published once they are stored.
         An answer that is lost is looked for: the message behind that sequence is ours, or it is
         somebody else's, and then ours never will be stored, since sequences only grow. That needs
         no window of time, as message ids do.
 
         Raises `WrongSequence`, and `OutcomeUnknown` when the cluster was away for too long.
         """
-        commit = secrets.token_hex(12)
-        subject, payload, headers = messages[0]
+        commit = self._link.new_id()
+        first = messages[0]
         expected = EXPECTED_SEQUENCE if key is None else EXPECTED_KEY_SEQUENCE
-        first = {**headers, EXPECTED_STREAM: self.name, expected: str(behind), COMMIT: commit}
-        messages = [(subject, payload, first), *messages[1:]]
+        headers = header(EXPECTED_STREAM, self.name) + header(expected, behind)
+        headers += header(COMMIT, commit) + first.headers
+        messages = [Outgoing(first.subject, first.payload, headers), *messages[1:]]
         until_s = time.monotonic() + self._link.options.timeout_s
         is_in_doubt = False
         trouble = "no answer"
@@ -240,7 +243,7 @@ class Stream:
                 break
             sequence = None
             try:
-                sequence = self._publish(messages, min(MAX_TRY_S, left_s))
+                sequence = self._publish(messages, min(MAX_TRY_S, left_s), news)
                 trouble = "the cluster is not ready"
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
@@ -254,6 +257,8 @@ class Stream:
             if sequence is not None:
                 if key is None and sequence != behind + len(messages):
                     raise StoreDamaged(f"{self.name}: stored at {sequence}, behind {behind}")
+                if is_in_doubt and news is not None:
+                    self._link.tell(news)
                 return sequence
             time.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         if is_in_doubt:
@@ -261,11 +266,11 @@ class Stream:
         raise StoreUnavailable(f"{self.name}: nothing was stored: {trouble}")
 
     def _publish(
-        self, messages: Sequence[tuple[str, bytes, dict[str, str]]], patience_s: float
+        self, messages: Sequence[Outgoing], patience_s: float, news: Outgoing | None
     ) -> int | None:
         """One try: the last one's sequence, or None when nothing was stored for now."""
-        outgoing = batch(messages, secrets.token_hex(12))
-        answer = self._link.publish(outgoing, patience_s=patience_s)
+        outgoing = batch(messages, self._link.new_id())
+        answer = self._link.publish(outgoing, patience_s=patience_s, news=news)
         if answer.has_no_responders:
             self.info()  # or there is no such stream
             return None

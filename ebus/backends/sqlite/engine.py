@@ -44,9 +44,11 @@ from ebus.core.backup import (
     no_progress,
 )
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsHealth,
     SupportsInspect,
     SupportsSettle,
@@ -80,6 +82,7 @@ class SqliteEngine(
     SupportsHealth,
     SupportsInspect,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsBackup,
     SupportsSettle,
     SupportsSizes,
@@ -357,6 +360,9 @@ class SqliteEngine(
         for store in list(self._stores.values()):
             store.check_in_place()
 
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        return _WORTH[durability or self._durability]
+
     def close(self) -> None:
         self._closed = True
         with ExitStack() as closing:  # one that fails does not keep the others open
@@ -421,6 +427,11 @@ class SqliteEngine(
                         _sync_directory(place.parent)
         self._directory_made = True
 
+
+_WORTH = {
+    "full": Acknowledgement("synced to this machine's disk before the answer", is_durable=True),
+    "normal": Acknowledgement("survives the process, not a power cut", is_durable=False),
+}
 
 _INSPECTION = {
     FileKind.ABSENT: "new",
