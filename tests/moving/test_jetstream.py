@@ -130,7 +130,7 @@ def test_a_stream_of_which_the_middle_is_missing_is_refused(
     fill(alice, named(90, first=11))
     alice.trim(50)
     with pytest.raises(
-        CannotKeep, match="stream .* trimmed before they were copied; copy to a new"
+        CannotKeep, match=r"stream .* trimmed before they were copied; copy to a new"
     ):
         copy_log(alice, there)
 
@@ -163,7 +163,7 @@ def test_a_gap_that_is_too_long_is_refused_with_a_way_out(
     copy_log(alice, there)
     fill(alice, named(200, first=11))
     alice.trim(150)
-    with pytest.raises(CannotKeep, match="11 to 150 hold nothing.*copy to a new tenant"):
+    with pytest.raises(CannotKeep, match=r"11 to 150 hold nothing.*copy to a new tenant"):
         copy_log(alice, there)
     assert there.head() == 10
 
@@ -174,7 +174,7 @@ def test_somebody_who_appends_to_the_target_ends_the_move(
     fill(alice, named(3_000))
     with open_engine(address) as other_server:
         other = other_server.open("alice")
-        seen = []
+        seen: list[int] = []
 
         def meanwhile(events: int) -> None:
             if not seen:
