@@ -146,17 +146,25 @@ class Placing:
             try:
                 return self._append_once(batch, events, expect)
             except EbusError as error:
+                if failures and isinstance(error, TargetChanged) and self._is_there(batch):
+                    return None  # what nobody knew of has been done meanwhile
                 failures += 1
                 if not error.is_passing or isinstance(error, StoreFull) or failures == ATTEMPTS:
                     raise
             time.sleep(FIRST_PAUSE_S * 2 ** (failures - 1))
             head = self._target.head()
-            if head == batch.last_position:
-                lines = [line for _, line in self._lines(batch.first_position, head)]
-                if lines == list(batch.lines):
-                    return None
-            if head != batch.first_position - 1:
-                raise self._changed(head)
+            if head == batch.first_position - 1:
+                continue
+            if self._is_there(batch):
+                return None
+            raise self._changed(head)
+
+    def _is_there(self, batch: Batch) -> bool:
+        """Whether the target ends with these events."""
+        last = batch.last_position
+        return self._target.head() == last and list(batch.lines) == [
+            line for _, line in self._lines(batch.first_position, last)
+        ]
 
     def _append_once(
         self, batch: Batch, events: Sequence[NewEvent], expect: Expectation
