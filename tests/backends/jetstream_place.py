@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from itertools import count
 from typing import Any
 
 import nats
+from nats.aio.msg import Msg
 
 from ebus.backends.jetstream import JetStreamEngine
 from ebus.backends.jetstream.address import parse
@@ -31,6 +33,19 @@ class Peeking:
 
     def peek(self, prefix: str, name: str) -> Peeked:
         return self._loop.run_until_complete(self._peek(prefix, name))
+
+    def last(self, stream: str, subject: str) -> bytes | None:
+        """What the leader has as the last message of a subject."""
+        request = {"last_by_subj": subject}
+        answer = self._loop.run_until_complete(self._ask(f"STREAM.MSG.GET.{stream}", request))
+        return base64.b64decode(answer["message"]["data"]) if "message" in answer else None
+
+    def subjects(self, stream: str) -> list[str]:
+        """All that have a message."""
+        answer = self._loop.run_until_complete(
+            self._ask(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+        )
+        return sorted(answer["state"]["subjects"])
 
     async def _peek(self, prefix: str, name: str) -> Peeked:
         events = [
@@ -64,18 +79,22 @@ class Peeking:
 
     async def _from_any(self, stream: str, subject: str) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
+        ended = self._loop.create_future()
+
+        async def take(message: Msg) -> None:
+            headers = message.headers or {}
+            if "Status" in headers:
+                ended.set_result(None)
+            else:
+                found.append((int(headers["Nats-Sequence"]), message.data))
+
         inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox, pending_msgs_limit=0)
+        subscription = await self._client.subscribe(inbox, cb=take, pending_msgs_limit=0)
         request: dict[str, Any] = {"seq": 1, "next_by_subj": subject, "batch": 1_000_000}
         await self._client.publish(
             f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox
         )
-        while True:
-            message = await subscription.next_msg(timeout=10)
-            headers = message.headers or {}
-            if "Status" in headers:
-                break
-            found.append((int(headers["Nats-Sequence"]), message.data))
+        await asyncio.wait_for(ended, 10)
         await subscription.unsubscribe()
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from ebus.core.engine import (
     SupportsHealth,
     SupportsInspect,
 )
-from ebus.core.errors import StoreClosed, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.errors import InvalidTenantName, StoreClosed, StoreForeign, StoreNewer, StoreRefused
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
@@ -103,8 +103,12 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             found += listed.streams or []
             if not listed.streams or len(found) >= listed.total:
                 break
-        names = [it.removeprefix(f"{prefix}-") for it in found if it.startswith(f"{prefix}-")]
-        return sorted(self._name(it) for it in names)
+        names = []
+        for stream in found:
+            with suppress(InvalidTenantName):  # then it is somebody else's
+                if stream.startswith(f"{prefix}-"):
+                    names.append(self._name(stream.removeprefix(f"{prefix}-")))
+        return sorted(names)
 
     def drop(self, name: str) -> None:
         tenant = self._name(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 import time
@@ -37,7 +38,7 @@ __all__ = ["LEAST_VERSION", "MAX_TRY_S", "Answer", "Link", "Listening", "Outgoin
 LEAST_VERSION = (2, 12)
 """Of the server: the first one with atomic batches."""
 
-PING_S = 2
+PING_S = 1
 """How often a silent server is asked whether it is there; after two such times it is not."""
 
 MAX_TRY_S = 2.0
@@ -207,6 +208,8 @@ class Link:
         self._connecting: asyncio.Lock | None = None
         self._trouble = ""
         """What the client was last told was wrong."""
+        self._lost_at_s = math.inf
+        """Since when there is no connection where there was one."""
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
@@ -218,9 +221,17 @@ class Link:
 
     # From threads.
 
-    def ask(self, subject: str, payload: bytes = b"", *, has_many: bool = False) -> list[Answer]:
+    def ask(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        has_many: bool = False,
+        patience_s: float | None = None,
+    ) -> list[Answer]:
         """The answers to a request that changes nothing, or may be carried out twice."""
-        return self.run(self._ask_until(Outgoing(subject, payload), has_many=has_many))
+        request = Outgoing(subject, payload)
+        return self.run(self._ask_until(request, has_many=has_many, patience_s=patience_s))
 
     def ask_all(self, requests: Sequence[tuple[str, bytes]]) -> list[Answer]:
         """The first answers to many such requests, which are all under way at once."""
@@ -343,8 +354,10 @@ class Link:
         except (nats.errors.Error, OSError) as error:
             logger.debug("could not unsubscribe: %s", error)
 
-    async def _ask_until(self, request: Outgoing, *, has_many: bool) -> list[Answer]:
-        until_s = time.monotonic() + self.options.timeout_s
+    async def _ask_until(
+        self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
+    ) -> list[Answer]:
+        until_s = time.monotonic() + (patience_s or self.options.timeout_s)
         trouble = "no answer"
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
@@ -373,6 +386,8 @@ class Link:
         if client is not None and client.is_connected:
             return client
         until_s = time.monotonic() + patience_s
+        if self._lost_at_s + self.options.timeout_s < time.monotonic():
+            until_s = 0.0  # it has been away for so long that nobody is to wait for it
         if client is None or client.is_closed:
             if self._connecting is None:
                 self._connecting = asyncio.Lock()
@@ -424,6 +439,7 @@ class Link:
                 f"the server is of version {version}, and ebus needs {least} or later"
             )
         self._client = client
+        self._lost_at_s = math.inf
         self.max_payload = client.max_payload
         return client
 
@@ -434,11 +450,13 @@ class Link:
     async def _on_disconnect(self) -> None:
         if self._client is not None:
             self._client.lose_all()
+            self._lost_at_s = min(self._lost_at_s, time.monotonic())
             if not self._closed:
                 logger.warning("%s: the connection broke", self.options.named())
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
         logger.warning("%s: connected again", self.options.named())

@@ -35,6 +35,8 @@ from ebus.backends.jetstream.stream import StreamInfo as JetStreamInfo
 from ebus.backends.jetstream.writing import Known, gone, versions_of
 from ebus.core.consumers import Subscription
 from ebus.core.errors import (
+    Conflict,
+    EbusError,
     EventTooLarge,
     InvalidRange,
     StoreBusy,
@@ -133,7 +135,7 @@ class JetStreamStore(
             for some in _chunks(writes):
                 try:
                     results += self._commit(some)
-                except StoreUnavailable as error:
+                except EbusError as error:
                     if not results:
                         raise
                     # What came before is stored, and its callers are to know it.
@@ -153,6 +155,7 @@ class JetStreamStore(
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
+            head = known.head
             plan = plan_writes(
                 writes,
                 checked,
@@ -161,6 +164,11 @@ class JetStreamStore(
                 index=known,
                 room=self._room(),
             )
+            if not plan.encoded and any(isinstance(it, Conflict) for it in plan.results):
+                # Nothing is stored that would tell: another server's events may say otherwise.
+                known.refresh()
+                if known.head != head:
+                    continue
             try:
                 self._store(plan)
             except WrongSequence:
@@ -228,7 +236,7 @@ class JetStreamStore(
             ]
             try:
                 self._save_subscription(name, [writes[at] for at in mine], mine, plan)
-            except StoreUnavailable as error:
+            except EbusError as error:
                 known.is_current = False
                 for at in mine:
                     plan.results[at] = error

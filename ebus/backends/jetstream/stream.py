@@ -165,17 +165,18 @@ class Stream:
         following = start
         while True:
             found, is_all = self._get(subject, following, many, max_bytes)
-            if not found and self._has_replicas:
-                # The one that was asked may be behind the others.
-                message = self.next(subject, following)
-                found = [] if message is None else [message]
-            yield found
-            if not found:
-                return
-            following = found[-1].sequence + 1
-            if is_all and not self._has_replicas:
+            if found:
+                yield found
+                following = found[-1].sequence + 1
+            if not is_all:
+                continue
+            # The one that was asked may be behind the others.
+            message = self.next(subject, following) if self._has_replicas else None
+            if message is None:
                 yield []
                 return
+            yield [message]
+            following = message.sequence + 1
 
     def _get(
         self, subject: str, start: int, many: int, max_bytes: int
