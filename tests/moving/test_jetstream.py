@@ -278,7 +278,7 @@ def test_a_cluster_that_is_not_there_is_named_without_secrets(place: str, tmp_pa
 def test_a_copy_that_is_killed_goes_on_where_it_stood(
     alice: SqliteStore, there: JetStreamStore, address: str, tmp_path: Path
 ) -> None:
-    fill(alice, named(15_000))
+    fill(alice, named(9_000))
     command = [sys.executable, "-m", "ebus", "copy", f"sqlite:{tmp_path}/data", address]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     there.wait(2_000, timeout_s=60)
@@ -286,8 +286,8 @@ def test_a_copy_that_is_killed_goes_on_where_it_stood(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     head = there.head()
-    assert 0 < head < 15_000
+    assert 0 < head < 9_000
     assert head % 1_000 == 0
     result = ebus("copy", f"sqlite:{tmp_path}/data", address)
-    assert f"15000 events, positions 1 to 15000, {15_000 - head} stored now" in result.stdout
+    assert f"9000 events, positions 1 to 9000, {9_000 - head} stored now" in result.stdout
     assert wires(there) == wires(alice)
