@@ -5,7 +5,7 @@ To a server that is what a cluster is to many: what it stores, another one may h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from ebus.backends.memory import Log, MemoryEngine, MemoryStore
@@ -84,12 +84,8 @@ class SharedEngine(MemoryEngine):
             store = self._stores.get(tenant)
             if not isinstance(store, SharedStore) or store.closed:
                 log = self._shared.setdefault(tenant, SharedLog())
-                store = self._stores[tenant] = self.new_store(log)
+                store = self._stores[tenant] = self.new_store(tenant, log)
             return store
 
-    def new_store(self, log: SharedLog) -> SharedStore:
+    def new_store(self, name: TenantName, log: SharedLog) -> SharedStore:
         return SharedStore(log, self._limits)
-
-    @property
-    def logs(self) -> Mapping[str, SharedLog]:
-        return self._shared

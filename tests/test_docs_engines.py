@@ -14,9 +14,14 @@ import pytest
 import ebus.core
 from ebus import Engine, open_engine
 from ebus.client.engine import HttpEngine
+from ebus.core.address import SupportsSettings
+from ebus.core.engine import engine_names, settings_of
 from ebus.testing import EngineConformance
 from ebus.testing.lifetime import Lifetime
+from tests import in_memory
 from tests.conftest import ROOT
+from tests.nats import fixtures
+from tests.nats.servers import NatsServer
 from tests.test_layering import imported
 
 PAGE = (ROOT / "docs" / "engines.md").read_text()
@@ -37,8 +42,15 @@ def powers() -> dict[str, Any]:
     return found
 
 
+tmp_path_factory = in_memory.tmp_path_factory
+nats_directory = fixtures.nats_directory
+nats_server = fixtures.nats_server
+
+
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]]:
+def engines(
+    tmp_path_factory: pytest.TempPathFactory, nats_server: NatsServer
+) -> Iterator[dict[str, Engine]]:
     """By the name in the table."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLE / "src")
@@ -47,6 +59,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engi
         engines = {
             "sqlite": open_engine(f"sqlite:{tmp_path_factory.mktemp('sqlite')}"),
             "memory": open_engine("memory:"),
+            "nats": open_engine(f"{nats_server.url}?prefix=powers"),
             "http": open_engine("http://key@localhost"),
             "jsonl": JsonlEngine(tmp_path_factory.mktemp("jsonl")),
         }
@@ -67,6 +80,8 @@ def test_the_table_says_which_engine_has_which_power(name: str, engines: dict[st
     power = powers()[name]
     for engine_name, engine in engines.items():
         has = isinstance(engine, power) or isinstance(stores_of(engine), power)
+        if power is SupportsSettings:
+            has = engine_name in engine_names() and settings_of(engine_name) is not None
         assert row[columns[engine_name]] == ("yes" if has else "no"), engine_name
 
 

@@ -34,12 +34,20 @@ from ebus.core.engine import (
     SupportsTrash,
     look_at,
 )
-from ebus.core.errors import EbusError, EngineError, StoreBusy, StoreClosed, StoreOverloaded
+from ebus.core.errors import (
+    EbusError,
+    EngineError,
+    StoreBusy,
+    StoreClosed,
+    StoreOverloaded,
+    StoreUnavailable,
+)
 from ebus.core.event import NewEvent, encode_event, event_bytes
 from ebus.core.filter import Filter
 from ebus.core.lane import Lane, LaneBounds
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, StoreObserver, SupportsObserver, SupportsSizes
+from ebus.core.shared_call import SharedCall
 from ebus.core.store import (
     NO_QUOTA,
     Append,
@@ -70,6 +78,15 @@ logger = logging.getLogger("ebus.engine")
 T = TypeVar("T")
 
 OPENING_THREADS = 4
+
+OPENING_TURN_S = 10.0
+"""So long who opens a tenant waits for a thread; others that are being opened may take minutes."""
+
+HEALTH_PATIENCE_S = 2.0
+"""An engine that has not said for so long that it is well is not well."""
+
+SIZES_PATIENCE_S = 2.0
+"""What an engine has not measured in that time is left out."""
 
 LOOK_AGAIN_S = 0.1
 """How often it is looked whether a tenant that is to be closed is in use no more."""
@@ -125,7 +142,11 @@ class AsyncTenantStore:
             bounds=LaneBounds(
                 max_jobs=limits.max_queue_reads,
                 max_bytes=0,
-                max_group_weight=limits.max_group_events,
+                # A turn is shared where reading is quicker than a turn. Elsewhere reads that
+                # each ask somebody far away would wait for each other.
+                max_group_weight=limits.max_group_events
+                if isinstance(store, SupportsQuickReads)
+                else 1,
                 max_group_bytes=0,
             ),
             may_stop_early=True,
@@ -508,6 +529,11 @@ def _read_group(reads: Sequence[_Read], *, max_bytes: int) -> list[object]:
     for read in reads:
         try:
             result = read()
+        except StoreUnavailable as failure:
+            if not results:
+                raise
+            results.append(failure)
+            break  # there is no need that those behind wait for as long
         except Exception as failure:
             results.append(failure)
             continue
@@ -542,10 +568,18 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
-def _sizes(engine: SupportsSizes, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
-    found = {}
+def _sizes(
+    engine: SupportsSizes, names: Sequence[TenantName], until_s: float
+) -> dict[TenantName, Sizes]:
+    """Of those that there was time for, and up to the first that cannot be had."""
+    found: dict[TenantName, Sizes] = {}
     for name in names:
-        sizes = engine.sizes(name)
+        if time.monotonic() > until_s:
+            break
+        try:
+            sizes = engine.sizes(name)
+        except EbusError:  # the health tells why
+            break
         if sizes is not None:
             found[name] = sizes
     return found
@@ -594,6 +628,12 @@ class AsyncEngine:
         # Opening may take minutes, and a look at the health must not wait for anything.
         self._openings = ThreadPoolExecutor(OPENING_THREADS, "ebus-open")
         self._checks = ThreadPoolExecutor(1, "ebus-check")
+        self._measures = ThreadPoolExecutor(1, "ebus-measure")
+        self._check: SharedCall | None = None
+        if isinstance(engine, SupportsHealth):
+            self._check = SharedCall(partial(self._begin, self._checks, engine.check_health))
+        self._calls: set[asyncio.Future[Any]] = set()
+        """What the engine has been asked and has not answered yet, beside what stores are."""
         self._max_open = limits.max_open_tenants
         self._places: OrderedDict[TenantName, _Place] = OrderedDict()
         self._closings: dict[TenantName, asyncio.Task[None]] = {}
@@ -616,11 +656,16 @@ class AsyncEngine:
                 yield name, place.store
 
     async def sizes(self, names: Sequence[TenantName]) -> dict[TenantName, Sizes]:
-        """How large tenants are that have anything stored. None where the engine cannot say."""
+        """How large tenants are that have anything stored. None where the engine cannot say.
+
+        It is asked for a bounded time: those are left out that it could not say by then.
+        """
         if not isinstance(self._engine, SupportsSizes):
             return {}
-        look = partial(_sizes, self._engine, names)
-        return await asyncio.get_running_loop().run_in_executor(self._checks, look)
+        until_s = time.monotonic() + SIZES_PATIENCE_S
+        looking = self._begin(self._measures, partial(_sizes, self._engine, names, until_s))
+        await asyncio.wait([looking], timeout=SIZES_PATIENCE_S)
+        return looking.result() if looking.done() else {}
 
     @asynccontextmanager
     async def tenant(
@@ -704,7 +749,7 @@ class AsyncEngine:
             ):
                 await asyncio.wait(self._closings.values(), return_when=asyncio.FIRST_COMPLETED)
             open_store = partial(open_bounded, self._engine, name, durability, quota)
-            store = await asyncio.get_running_loop().run_in_executor(self._openings, open_store)
+            store = await self._in_turn(open_store)
         except BaseException:
             del self._places[name]
             raise
@@ -714,6 +759,30 @@ class AsyncEngine:
         self._places[name].store = opened
         self._places.move_to_end(name)
         return opened
+
+    async def _in_turn(self, open_store: Callable[[], TenantStore]) -> TenantStore:
+        """Open a tenant once a thread is free. Raises `StoreOverloaded` if none is for long."""
+        opening = self._openings.submit(open_store)
+        opened = asyncio.wrap_future(opening)
+        done, _ = await asyncio.wait([opened], timeout=OPENING_TURN_S)
+        if not done and opening.cancel():  # which it cannot be once it has begun
+            raise StoreOverloaded("too many other tenants are being opened")
+        return await opened
+
+    def _begin(self, threads: Executor | None, do: Callable[[], T]) -> asyncio.Future[T]:
+        """Ask the engine something in a thread. Closing waits for that, whoever leaves."""
+        call = asyncio.get_running_loop().run_in_executor(threads, do)
+        self._calls.add(call)
+        call.add_done_callback(self._end)
+        return call
+
+    def _end(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # which may be nobody's any more
+
+    async def _ask(self, do: Callable[[], T]) -> T:
+        return await asyncio.shield(self._begin(self._openings, do))
 
     def _close_unused(self) -> None:
         """Begin to close what was not asked for the longest, down to the bound.
@@ -742,8 +811,7 @@ class AsyncEngine:
         Those that are open need no look.
         """
         closed = [name for name in names if name not in self._places]
-        loop = asyncio.get_running_loop()
-        findings = await loop.run_in_executor(self._openings, look_at, self._engine, closed)
+        findings = await self._ask(partial(look_at, self._engine, closed))
         return findings.refusals
 
     async def hold_to(
@@ -791,7 +859,7 @@ class AsyncEngine:
         closed = [name for name in names if name not in self._places]
         if isinstance(self._engine, SupportsSettle) and closed and not self._closing:
             settle = partial(_settle_all, self._engine, closed)
-            await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+            await self._ask(settle)
 
     def _under_way(self, names: Iterable[TenantName]) -> Iterator[asyncio.Task[Any]]:
         for name in names:
@@ -810,7 +878,7 @@ class AsyncEngine:
                 return bool(engine.absent([name]))
             return name not in engine.tenants()
 
-        return await asyncio.get_running_loop().run_in_executor(self._openings, look)
+        return await self._ask(look)
 
     async def discard(self, name: TenantName, trash: str) -> int:
         """Like `SupportsTrash.discard`, of a tenant that nobody is to use any more."""
@@ -820,13 +888,13 @@ class AsyncEngine:
         if name in self._closings:
             await asyncio.wait([self._closings[name]])
         discard = partial(self._engine.discard, name, trash)
-        return await asyncio.get_running_loop().run_in_executor(self._openings, discard)
+        return await self._ask(discard)
 
     async def purge(self, trash: str) -> None:
         """Like `SupportsTrash.purge`."""
         assert isinstance(self._engine, SupportsTrash)
         purge = partial(self._engine.purge, trash)
-        await asyncio.get_running_loop().run_in_executor(self._openings, purge)
+        await self._ask(purge)
 
     async def _close_retired(self) -> None:
         """Close for good who is to be closed, each once nobody uses it."""
@@ -856,17 +924,25 @@ class AsyncEngine:
             if for_good and isinstance(self._engine, SupportsSettle):
                 # A WAL that is in doubt stays even then.
                 settle = partial(self._engine.settle, name)
-                await asyncio.get_running_loop().run_in_executor(self._openings, settle)
+                await self._ask(settle)
         except EbusError as error:  # nobody waits for it
             logger.warning("a tenant could not be closed: %s", error)
         finally:
             del self._closings[name]
 
     async def check_health(self) -> None:
-        """Return when the engine can be used; raise `StoreUnavailable` when it cannot."""
-        if isinstance(self._engine, SupportsHealth):
-            check = self._engine.check_health
-            await asyncio.get_running_loop().run_in_executor(self._checks, check)
+        """Return when the engine can be used; raise `StoreUnavailable` when it cannot.
+
+        Or when it does not say for so long that nobody would wait for it.
+        """
+        if self._check is None:
+            return
+        try:
+            await self._check.result(HEALTH_PATIENCE_S)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the storage engine has not answered for {HEALTH_PATIENCE_S:g} s"
+            ) from None
 
     async def acknowledgement(self, durability: Durability) -> Acknowledgement | None:
         """What the answers to appends are worth; None where the engine cannot say.
@@ -875,24 +951,28 @@ class AsyncEngine:
         """
         if not isinstance(self._engine, SupportsAcknowledgement):
             return None
-        return await asyncio.to_thread(self._engine.acknowledgement, durability)
+        asking = self._begin(None, partial(self._engine.acknowledgement, durability))
+        return await asyncio.shield(asking)
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, patience_s: float | None = None) -> bool:
         """Finish every tenant's writes, then close everything. Twice is fine.
 
         What fails to close does not keep the rest from being closed; it is raised at the end.
+        Where an engine does not come back, and no tenant more has been closed for `patience_s`,
+        that is given up, and False returned: threads wait for the engine then, and it is open.
         """
         self._closing = True
         if self._retiring is not None:
             self._retiring.cancel()
-        openings: Sequence[Any] = await asyncio.gather(
-            *(place.opening for place in self._places.values()), return_exceptions=True
-        )
-        tenants = [tenant for tenant in openings if isinstance(tenant, AsyncTenantStore)]
-        closings = [tenant.aclose() for tenant in tenants]
-        failures: list[Any] = await asyncio.gather(
-            *closings, *self._closings.values(), return_exceptions=True
-        )
+        closings = [
+            *(asyncio.create_task(_close_opened(place)) for place in self._places.values()),
+            *self._closings.values(),
+        ]
+        if await _until_stuck([*closings, *self._calls], patience_s):
+            still_open = sum(not closing.done() for closing in closings)
+            logger.error("the storage engine does not answer: %d tenants are left open", still_open)
+            return False
+        failures: list[Any] = await asyncio.gather(*closings, return_exceptions=True)
         failures += await asyncio.gather(
             asyncio.to_thread(self._close_engine), return_exceptions=True
         )
@@ -900,18 +980,45 @@ class AsyncEngine:
         for failure in failures:
             if isinstance(failure, BaseException):
                 raise failure
+        return True
 
     def _close_engine(self) -> None:
         try:
             self._engine.close()
         finally:
-            for threads in (self._writes, self._reads, self._openings, self._checks):
+            for threads in (
+                self._writes,
+                self._reads,
+                self._openings,
+                self._checks,
+                self._measures,
+            ):
                 threads.shutdown()
 
 
 def _settle_all(engine: SupportsSettle, names: Iterable[TenantName]) -> None:
     for name in names:
         engine.settle(name)
+
+
+async def _close_opened(place: _Place) -> None:
+    try:
+        store = await place.opening
+    except Exception:  # who asked for it was told
+        return
+    await store.aclose()
+
+
+async def _until_stuck(calls: Iterable[asyncio.Future[Any]], patience_s: float | None) -> bool:
+    """Wait for all, or until none has ended for so long. Says whether it came to that."""
+    pending = set(calls)
+    while pending:
+        done, pending = await asyncio.wait(
+            pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            return True
+    return False
 
 
 def _is_unused(place: _Place) -> bool:

@@ -269,8 +269,10 @@ def _load_factory(name: str) -> EngineFactory:
     try:
         factory: EngineFactory = found[0].load()
     except ImportError as error:
-        extras = found[0].extras
-        package = f"'ebus[{','.join(extras)}]'" if extras else f"'{error.name}'"
+        extras, owner = found[0].extras, found[0].dist
+        package = f"'{error.name}'"
+        if extras and owner is not None:
+            package = f"'{owner.name}[{','.join(extras)}]'"
         raise EngineNotInstalled(
             f"the engine {name!r} needs {error.name}, which is not installed: pip install {package}"
         ) from error

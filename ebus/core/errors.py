@@ -39,6 +39,7 @@
     │   ├── StoreReadOnly         its operator has writers wait
     │   ├── StoreOverloaded       more is waiting for this tenant than its queue may hold
     │   └── StoreUnavailable      the disk or the cluster failed
+    │       └── StoreUnreachable  what stores it is another machine, which does not answer
     │       └── OutcomeUnknown    and what was asked may have been done, or be done yet
     └── StoreRefused              the stored data is not to be touched
         ├── StoreDamaged
@@ -276,6 +277,14 @@ class OutcomeUnknown(StoreUnavailable):
     """
 
     code = "outcome_unknown"
+
+
+class StoreUnreachable(StoreUnavailable):
+    """What stores it is on other machines, and those do not answer now.
+
+    It passes without anybody doing anything here. So a server that starts meanwhile starts, and
+    waits for them; not so with any other failure.
+    """
 
 
 class StoreRefused(EbusError):

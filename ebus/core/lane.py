@@ -12,11 +12,15 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
+from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded, StoreUnavailable
 
 logger = logging.getLogger("ebus.engine")
 
 Work = TypeVar("Work")
+
+IN_VAIN_S = 1.0
+"""A group that took so long to find the store unavailable finds it so for those behind it, too:
+each of them would wait as long, one after the other."""
 
 
 class _Job(msgspec.Struct, Generic[Work]):
@@ -49,7 +53,9 @@ class Lane(Generic[Work]):
 
     `run` is called in a thread with a group of jobs, for at most `places` groups at once. It
     returns a result or an exception for each job, in order; what it raises is everybody's. If it
-    `may_stop_early` it may return fewer: the rest then goes first into a later group. A group
+    `may_stop_early` it may return fewer: the rest then goes first into a later group; and so does
+    the rest when it raises `StoreUnavailable`, which is the first job's. If that took long, those
+    who wait are refused with it, and nothing of theirs was tried. A group
     is what has come since the last one was handed over, as far as the bounds allow: while
     threads are busy jobs gather, and the jobs of one turn of the event loop go together.
 
@@ -206,9 +212,22 @@ class Lane(Generic[Work]):
             if not enough <= len(results) <= len(group):
                 raise EngineError(f"{len(group)} jobs were given {len(results)} answers")
         except BaseException as failure:
-            results = [failure] * len(group)
+            duration_ns = perf_counter_ns() - begun_ns
+            self._loop.call_soon_threadsafe(self._fail, group, failure, duration_ns)
+            return
         duration_ns = perf_counter_ns() - begun_ns
         self._loop.call_soon_threadsafe(self._finish, group, results, duration_ns)
+
+    def _fail(self, group: list[_Job[Work]], failure: BaseException, duration_ns: int) -> None:
+        is_unavailable = isinstance(failure, StoreUnavailable)
+        if is_unavailable and duration_ns >= IN_VAIN_S * 1e9:
+            waiting, self._bytes = list(self._jobs), 0
+            self._jobs.clear()
+            self._finish(group, [failure] * len(group), duration_ns)
+            self._answer(waiting, [StoreUnavailable(f"not tried: {failure}")] * len(waiting))
+        else:
+            answered = 1 if is_unavailable and self._may_stop_early else len(group)
+            self._finish(group, [failure] * answered, duration_ns)
 
     def _finish(self, group: list[_Job[Work]], results: Sequence[object], duration_ns: int) -> None:
         self._running -= 1

@@ -19,11 +19,12 @@ from litestar.types import Receive, Scope, Send
 
 from ebus.config import KeyConfig
 from ebus.core.aio import AsyncTenantStore
-from ebus.core.errors import StoreClosed
+from ebus.core.errors import StoreClosed, StoreError
 from ebus.core.filter import Filter
 from ebus.http.framing import Frame, Framing, WireEvent, events_of
 from ebus.http.leaving import Leaving
 from ebus.http.news import LOOK_AGAIN_S, WorkerCommits
+from ebus.http.outage import Outage
 from ebus.http.problems import Problem
 from ebus.http.tenant import Tenant
 
@@ -226,7 +227,8 @@ class Hub:
     """Reads what is appended to one tenant, once, and writes it to all tails that are up to date.
 
     A tail joins exactly where the hub stands: what lies before it has read itself, what comes
-    after the hub writes to it. So there is no gap and no repeat between the two.
+    after the hub writes to it. So there is no gap and no repeat between the two. While the store
+    cannot be had the tails stay, and go on when it is back.
     """
 
     def __init__(self, store: AsyncTenantStore) -> None:
@@ -240,6 +242,7 @@ class Hub:
         self._news = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._next_beat: asyncio.TimerHandle | None = None
+        self._next_try: asyncio.TimerHandle | None = None
 
     @property
     def is_active(self) -> bool:
@@ -268,20 +271,32 @@ class Hub:
     async def _run(self) -> None:
         end_watch = self.store.watch(self._news.set)
         self._beat()
+        outage = Outage()
         try:
             while self.tails:
                 await self._news.wait()
                 self._news.clear()
-                while self.tails and await self._write_next():
-                    pass
+                try:
+                    while self.tails and await self._write_next():
+                        pass
+                except StoreError as error:
+                    self._try_again_in(outage.pause_s(error))
+                else:
+                    outage.is_over()
         except Exception as error:
             for tail in list(self.tails):
                 tail.fail(error)
             self.tails.clear()
         finally:
             end_watch()
-            if self._next_beat is not None:
-                self._next_beat.cancel()
+            for timer in (self._next_beat, self._next_try):
+                if timer is not None:
+                    timer.cancel()
+
+    def _try_again_in(self, seconds: float) -> None:
+        if self._next_try is not None:
+            self._next_try.cancel()
+        self._next_try = asyncio.get_running_loop().call_later(seconds, self._news.set)
 
     def _beat(self) -> None:
         for tail in list(self.tails):
@@ -289,7 +304,7 @@ class Hub:
         self._next_beat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 
     async def _write_next(self) -> bool:
-        """Write the next page to every tail; says whether there was one."""
+        """Write the next page to every tail, if there is one; says whether there may be more."""
         start = self.position + 1
         page = await self.store.read_wire(start, limit=PAGE_EVENTS)
         if self.position + 1 != start:  # all have left meanwhile, and others begin elsewhere
@@ -312,7 +327,7 @@ class Hub:
             tail.take(frames[kind], start, through)
             if at % TAILS_AT_A_TIME == TAILS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
-        return True
+        return page.next is not None
 
 
 def _matching(events: list[WireEvent], heads: list[_Head], wanted: Filter) -> list[WireEvent]:
@@ -325,7 +340,8 @@ class Tail:
 
     `start` is the first position; with `follow` the answer goes on. `filter` has no end in time
     when it follows. An answer that has an end and does not get there is broken off: only without
-    an end may the server, or a client that has no more to say, end it as if it were whole.
+    an end may the server, or a client that has no more to say, end it as if it were whole. One
+    that follows waits for a store that cannot be had for a while.
     """
 
     status = 200
@@ -358,6 +374,8 @@ class Tail:
         self._failure: Exception | None = None
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
+        """While it reads by itself; else its hub has it beat."""
         self._written_s = 0.0
         self._sent_bytes = self._sent_events = 0
         self.on_sent: Callable[[int, int], None] | None = None
@@ -403,27 +421,62 @@ class Tail:
         try:
             await self._run(sink, hub)
         finally:
+            self._stop_beating()
             hub.leave(self)
         if self._stop is not None and self.next <= self._stop and not sink.is_gone:
             raise StoreClosed("the answer was ended before its last position")
 
     async def _run(self, sink: Sink, hub: Hub) -> None:
         end = self._stop
-        while not (sink.is_gone or self._ended):
-            head = hub.position if hub.is_active else await self._store.head()
-            if await self._read_on(sink, head if end is None else min(head, end)):
-                continue
-            if end is not None and self.next > end:
-                return
-            self._look_at_since()
-            if hub.join(self, head):
-                await self._until_woken()
-                hub.leave(self)
-                if self._failure is not None:
-                    raise self._failure
-                await sink.drain()
+        outage = Outage()
+        self._beat_by_itself()
+        while not (sink.is_gone or self._ended or (end is not None and self.next > end)):
+            try:
+                await self._go_on(sink, hub)
+            except StoreError as error:
+                await self._rest(outage.pause_s(error))
             else:
-                await asyncio.sleep(0)
+                outage.is_over()
+
+    async def _go_on(self, sink: Sink, hub: Hub) -> None:
+        """Write a page of the history; or at its end what the hub has, for as long as it has it."""
+        end = self._stop
+        head = hub.position if hub.is_active else await self._store.head()
+        if await self._read_on(sink, head if end is None else min(head, end)):
+            return
+        if end is not None and self.next > end:
+            return
+        self._look_at_since()
+        if not hub.join(self, head):
+            await asyncio.sleep(0)
+            return
+        self._stop_beating()
+        await self._until_woken()
+        hub.leave(self)
+        self._beat_by_itself()
+        if self._failure is not None:
+            raise self._failure
+        await sink.drain()
+
+    async def _rest(self, seconds: float) -> None:
+        """Return after so long, or when it is to end."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._wake)
+        try:
+            await self._until_woken()
+        finally:
+            timer.cancel()
+
+    def _beat_by_itself(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_beat = loop.call_later(HEARTBEAT_S, self._beat_again)
+
+    def _beat_again(self) -> None:
+        self.beat()
+        self._beat_by_itself()
+
+    def _stop_beating(self) -> None:
+        if self._next_beat is not None:
+            self._next_beat.cancel()
 
     async def _read_on(self, sink: Sink, stop: int) -> bool:
         """Write the next page of the history; False at its end."""

@@ -223,7 +223,12 @@ def try_out(engine: Engine, config: Config, added: Iterable[TenantName]) -> list
     That is what is done at start. The engine must be one that nobody else uses.
     """
     names = dict.fromkeys(added)
-    refusals = look_at(engine, names).refusals
+    if not names:
+        return []
+    try:
+        refusals = look_at(engine, names).refusals
+    except EbusError as error:
+        return [str(error)]
     if refusals or len(names) > config.limits.max_eager_tenants:
         return refusals
     for tenant in config.tenants:

@@ -22,6 +22,9 @@ from ebus.http.tenant import Tenant
 SCRAPE_TIMEOUT_S = 5.0
 """How long stores have to answer; Prometheus gives up after 10 s unless told otherwise."""
 
+STALLED_S = 1.0
+"""When none has answered for so long, the others are not waited for."""
+
 TENANTS_AT_A_TIME = 8
 
 
@@ -125,7 +128,13 @@ async def outlines_of(
         asyncio.get_running_loop().create_task(ask_one_after_the_other())
         for _ in range(TENANTS_AT_A_TIME)
     ]
-    _, late = await asyncio.wait(askers, timeout=timeout_s)
+    late = set(askers)
+    loop = asyncio.get_running_loop()
+    until_s, answered = loop.time() + timeout_s, -1
+    while late and loop.time() < until_s and len(found) > answered:
+        answered = len(found)
+        pause_s = min(STALLED_S, until_s - loop.time())
+        _, late = await asyncio.wait(late, timeout=pause_s)
     for asker in late:
         asker.cancel()
     await asyncio.gather(*late, return_exceptions=True)

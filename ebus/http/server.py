@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -36,6 +37,9 @@ logger = logging.getLogger("ebus.http")
 BACKLOG = 2_048
 
 SWITCH_INTERVAL_S = 0.000_5
+
+CLOSE_PATIENCE_S = 10.0
+"""At least so long a stop waits for the next tenant to be closed, once nobody is served."""
 
 MANY_KEYS = 1_000
 """So many cost the garbage collector more than what a reload may leave uncollected for good."""
@@ -103,8 +107,9 @@ def run(
     `reloading` makes what reads the config again; without it there is none to read.
 
     SIGINT or SIGTERM: no new connections, what is under way is finished within
-    `config.shutdown_timeout_s`, every store is closed. A second signal ends the process at
-    once, and so does one before the start is complete: what was acknowledged is on disk.
+    `config.shutdown_timeout_s`, every store is closed, as far as the storage answers. A second
+    signal ends the process at once, and so does one before the start is complete: what was
+    acknowledged is on disk.
     SIGHUP, which may have been blocked until then: the config is read again.
     Raises `EbusError` when the engine or a tenant cannot be opened.
     """
@@ -169,7 +174,9 @@ async def _run(
             with _reloads(reloads):
                 await server.serve([taken])
         finally:
-            await tenancy.stop()
+            patience_s = max(config.shutdown_timeout_s, CLOSE_PATIENCE_S)
+            if not await tenancy.stop(patience_s=patience_s):
+                os._exit(1)  # threads wait for the engine, and Python would wait for them
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 

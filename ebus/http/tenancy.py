@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ebus.config import Config, KeyConfig
 from ebus.core.aio import AsyncEngine, AsyncTenantStore, Outline, Terms
-from ebus.core.engine import Acknowledgement, Engine, look_at, open_engine
-from ebus.core.errors import EbusError, StoreClosed, StoreRefused
+from ebus.core.engine import Acknowledgement, Engine, SupportsHealth, look_at, open_engine
+from ebus.core.errors import EbusError, StoreClosed, StoreRefused, StoreUnreachable
 from ebus.core.observing import Sizes
 from ebus.core.tenant import TenantName
 from ebus.http.bodies import Bodies
@@ -38,6 +39,8 @@ from ebus.http.worth import Worth
 
 if TYPE_CHECKING:
     from ebus.http.administration import Administration
+
+logger = logging.getLogger("ebus.http")
 
 
 class Tenancy:
@@ -90,32 +93,47 @@ class Tenancy:
 
         The tenants are opened too while they are few: at most `limits.max_eager_tenants`.
         Raises what that raises, or one `StoreRefused` that tells of all the tenants which
-        could not be opened.
+        could not be opened. A storage on other machines that cannot be reached is waited for.
         """
         config = self.config
         engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
-        await asyncio.to_thread(_refuse_bad_tenants, engine, config)
+        is_reached = await asyncio.to_thread(_refuse_bad_tenants, engine, config)
         self._engine = AsyncEngine(engine, limits=config.limits)
         self._engine.on_open = self._observe
-        await self.worth.begin()
-        if len(config.tenants) <= config.limits.max_eager_tenants:
+        if is_reached:
+            await self.worth.begin()
+        if is_reached and len(config.tenants) <= config.limits.max_eager_tenants:
             try:
-                for name, terms in self._roster.terms.items():
-                    await self._borrow(name, terms)
-                    self._engine.give_back(name)
+                await self._open_all()
             except BaseException:
                 await self.stop()
                 raise
 
         self._publish_again()
 
+    async def _open_all(self) -> None:
+        engine = self._open_engine()
+        for name, terms in self._roster.terms.items():
+            try:
+                await self._borrow(name, terms)
+            except StoreUnreachable as error:  # those behind would have to wait as long
+                _say_that_it_is_waited_for(error)
+                return
+            engine.give_back(name)
+
     async def try_out(self, config: Config, added: Collection[TenantName]) -> list[str]:
         """Why which of these tenants could not be served, who are in a config that is to come.
 
-        As at start they are looked at, and opened if they are few.
+        As at start they are looked at, and opened if they are few. Without any there is nothing
+        to look at, and a key can be revoked though the storage is away.
         """
         engine = self._open_engine()
-        refusals = await engine.look_at(added)
+        if not added:
+            return []
+        try:
+            refusals = await engine.look_at(added)
+        except EbusError as error:
+            return [str(error)]
         if refusals or len(added) > config.limits.max_eager_tenants:
             return refusals
         names = frozenset(added)
@@ -161,8 +179,8 @@ class Tenancy:
             return None
         return entry.key
 
-    async def stop(self) -> None:
-        """Finish what waits and close every store."""
+    async def stop(self, *, patience_s: float | None = None) -> bool:
+        """Finish what waits and close every store; see `AsyncEngine.aclose`."""
         if self._next_sample is not None:
             self._next_sample.cancel()
         self.worth.end()
@@ -171,7 +189,8 @@ class Tenancy:
         try:
             if self._engine is not None:
                 engine, self._engine = self._engine, None
-                await engine.aclose()
+                return await engine.aclose(patience_s=patience_s)
+            return True
         finally:
             self.figures.publish()  # with the last commits: a worker may take this one's place
 
@@ -328,10 +347,7 @@ class Tenancy:
         """How large these tenants are, of whom anything is stored; empty if none can say."""
         served = self.names
         names = {served[number]: number for number in numbers if number in served}
-        try:
-            found = await self._open_engine().sizes(list(names))
-        except EbusError:  # the health tells why
-            return {}
+        found = await self._open_engine().sizes(list(names))
         return {names[name]: sizes for name, sizes in found.items()}
 
     async def holds_nothing_of(self, name: TenantName) -> bool:
@@ -364,7 +380,21 @@ def _none() -> int:
     return 0
 
 
-def _refuse_bad_tenants(engine: Engine, config: Config) -> None:
+def _refuse_bad_tenants(engine: Engine, config: Config) -> bool:
+    """Raise what is wrong with the engine or the tenants. False where nobody can be asked."""
+    try:
+        if isinstance(engine, SupportsHealth):
+            engine.check_health()
+    except StoreUnreachable as error:
+        _say_that_it_is_waited_for(error)
+        return False
+    except EbusError:
+        pass  # which is told with what else is wrong
     findings = look_at(engine, (tenant.name for tenant in config.tenants))
     if findings.refusals:
         raise StoreRefused("\n".join(findings.refusals))
+    return True
+
+
+def _say_that_it_is_waited_for(error: StoreUnreachable) -> None:
+    logger.warning("the storage cannot be reached, and is waited for: %s", error)

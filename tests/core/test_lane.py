@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded
+from ebus.core import lane as lane_module
+from ebus.core.errors import EngineError, StoreClosed, StoreOverloaded, StoreUnavailable
 from ebus.core.lane import Lane, LaneBounds
 
 Run = Callable[[Sequence[str]], Sequence[object]]
@@ -456,6 +457,71 @@ async def test_one_who_waits_for_the_end_may_leave_and_the_others_still_hear_of_
     await staying
 
 
+# A store that is away
+
+
+def away(works: Sequence[str]) -> Sequence[object]:
+    raise StoreUnavailable("nobody answers")
+
+
+@on_a_loop
+async def test_who_waits_behind_what_was_long_in_vain_is_refused_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "IN_VAIN_S", 0.0)
+    workshop = Workshop(away, max_group_weight=1)
+    answers = workshop.put("abcd", size_bytes=10)
+    await turn_of_the_loop()
+    await workshop.threads.turn()
+    failures = [answer.exception() for answer in answers]
+    assert [str(failure) for failure in failures] == [
+        "nobody answers",
+        *["not tried: nobody answers"] * 3,
+    ]
+    assert all(type(failure) is StoreUnavailable for failure in failures)
+    assert workshop.groups == ["a"]
+    assert workshop.lane.idle
+    assert workshop.lane.waiting_bytes == 0
+    [later] = workshop.put("e")  # is tried
+    await turn_of_the_loop()
+    await workshop.threads.turn()
+    assert str(later.exception()) == "nobody answers"
+
+
+@on_a_loop
+async def test_closing_waits_for_no_more_than_what_was_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "IN_VAIN_S", 0.0)
+    workshop = Workshop(away, max_group_weight=1)
+    answers = workshop.put("abc")
+    await turn_of_the_loop()
+    workshop.lane.close()
+    drained = asyncio.create_task(workshop.lane.drained())
+    await turn_of_the_loop()
+    await workshop.threads.turn()
+    await drained
+    assert all(answer.exception() for answer in answers)
+
+
+@on_a_loop
+async def test_what_fails_at_once_is_that_of_the_first_and_the_rest_is_tried() -> None:
+    failures = iter([True, False])
+
+    def run(works: Sequence[str]) -> Sequence[object]:
+        if next(failures):
+            raise StoreUnavailable("the disk is on fire")
+        return works
+
+    workshop = Workshop(run)
+    first, *others = workshop.put("abc")
+    await turn_of_the_loop()
+    await workshop.threads.all_turns()
+    assert str(first.exception()) == "the disk is on fire"
+    assert await asyncio.gather(*others) == ["b", "c"]
+    assert workshop.groups == ["abc", "bc"]
+
+
 # Whatever happens
 
 JOB = st.tuples(st.just("put"), st.integers(1, 4), st.integers(0, 30))
@@ -463,8 +529,8 @@ STEP = st.one_of(
     JOB,
     st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0)),
     st.tuples(st.just("loop"), st.just(0), st.just(0)),
-    # How many of a group get results, and whether the group fails or one of it.
-    st.tuples(st.just("thread"), st.integers(1, 5), st.sampled_from([0, 0, 0, 1, 2])),
+    # How many of a group get results, and whether the group, one of it or its first one fails.
+    st.tuples(st.just("thread"), st.integers(1, 5), st.sampled_from([0, 0, 0, 1, 2, 3])),
 )
 
 
@@ -484,6 +550,10 @@ def test_a_job_is_done_once_or_if_its_caller_left_not_at_all(
                 done.extend(map(int, works))
                 failed.update(map(int, works))
                 raise ValueError("the group")
+            if how == 3:
+                done.append(int(works[0]))
+                failed.add(int(works[0]))
+                raise StoreUnavailable("the first")
             done.extend(jobs)
             if how == 2:
                 failed.add(jobs[0])
@@ -523,7 +593,7 @@ def test_a_job_is_done_once_or_if_its_caller_left_not_at_all(
             if number in left:
                 assert answer.cancelled()
             elif number in failed:
-                assert isinstance(answer.exception(), ValueError)
+                assert isinstance(answer.exception(), ValueError | StoreUnavailable)
             else:
                 assert answer.result() == number
 

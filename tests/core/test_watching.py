@@ -53,7 +53,7 @@ class FrailStore(SharedStore):
 
 
 class FrailEngine(SharedEngine):
-    def new_store(self, log: SharedLog) -> FrailStore:
+    def new_store(self, name: TenantName, log: SharedLog) -> FrailStore:
         return FrailStore(log, self._limits)
 
 

@@ -174,7 +174,7 @@ async def test_a_worker_that_ends_leaves_its_counts_to_the_next_even_if_it_ends_
     assert posts(figures) == 0
     close = tenancy._open_engine().aclose
 
-    async def close_badly() -> None:
+    async def close_badly(**_: object) -> None:
         tenancy.figures.of(0).count(POST, 200, perf_counter_ns(), 0, 0, 1)
         await close()
         raise StoreFull("alice.db cannot grow")

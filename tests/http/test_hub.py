@@ -14,10 +14,11 @@ import pytest
 
 from ebus.backends.memory import MemoryEngine
 from ebus.core.aio import AsyncTenantStore
-from ebus.core.errors import StoreUnavailable
+from ebus.core.errors import StoreDamaged, StoreUnavailable
 from ebus.core.store import WirePage
 from ebus.core.tenant import TenantName
 from ebus.http import live as live_module
+from ebus.http import outage
 from ebus.http.framing import FRAMINGS, NDJSON, Frame
 from ebus.http.live import PAGE_EVENTS, Live, Tail
 from ebus.http.news import Commits
@@ -79,7 +80,9 @@ class Store:
             if self.failure is not None:
                 raise self.failure
         events = [b'{"position":%d,"type":"T"}' % number for number in range(start, last + 1)]
-        return WirePage(events, len(events), start if events else 0, None)
+        end = self._head if stop is None else min(stop, self._head)
+        next_start = last + 1 if last < end else None
+        return WirePage(events, len(events), start if events else 0, next_start)
 
 
 class Client:
@@ -255,12 +258,47 @@ async def test_who_is_slow_leaves_reads_on_by_itself_and_joins_again() -> None:
 async def test_a_read_that_fails_breaks_all_off_and_the_next_one_starts_anew() -> None:
     followed = Followed()
     clients = [await followed.joined() for _ in range(3)]
-    followed.store.failure = StoreUnavailable("the disk is on fire")
+    followed.store.failure = StoreDamaged("nobody can read that")
     followed.store.append()
     for client in clients:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreDamaged):
             await client.task
     followed.store.failure = None
     again = await followed.joined()
     followed.store.append()
     await until(lambda: again.positions == [1, 2])
+
+
+@in_a_loop
+async def test_tails_wait_for_a_store_that_is_away_and_miss_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.01)
+    followed = Followed()
+    clients = [await followed.joined() for _ in range(3)]
+    followed.store.failure = StoreUnavailable("the cluster is on fire")
+    followed.store.append(2)
+    await until(lambda: followed.store.hub_reads >= 5)  # it is asked again, and none has left
+    assert len(followed.hub.tails) == 3
+    followed.store.failure = None
+    await until(lambda: all(it.positions == [1, 2] for it in clients))
+    followed.store.append()
+    await until(lambda: all(it.positions == [1, 2, 3] for it in clients))
+
+
+@in_a_loop
+async def test_who_waits_for_a_store_can_leave_and_be_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(outage, "LONGEST_PAUSE_S", 60.0)
+    followed = Followed()
+    leaves, stays = await followed.joined(), await followed.joined()
+    followed.store.failure = StoreUnavailable("the cluster is on fire")
+    followed.store.append()
+    await until(lambda: followed.store.hub_reads)
+    leaves.leave()
+    await leaves.task
+    followed.live.close()
+    await stays.task
+    await until(lambda: not followed.hub.tails)

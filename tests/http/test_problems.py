@@ -55,6 +55,7 @@ STATUSES = {
     "StoreOverloaded": 503,
     "StoreReadOnly": 503,
     "StoreUnavailable": 503,
+    "StoreUnreachable": 503,
     "OutcomeUnknown": 503,
     "StoreRefused": 503,
     "StoreDamaged": 503,

@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from nats.aio.subscription import Subscription as Listening
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
+from ebus.backends.jetstream.moving import Kind, Moving
 from ebus.backends.jetstream.tls import tls_context
 from ebus.core.errors import StoreClosed, StoreUnavailable
 from ebus.core.limits import MIB
@@ -106,11 +108,12 @@ class _Waiter:
         self._timer = loop.call_later(patience_s, self._out_of_patience, -1)
 
     def feed(self, answer: Answer) -> None:
+        if self._future.done():
+            return  # while one leader takes over from another one, both may answer
         self.answers.append(answer)
-        if not self._has_many or answer.is_status or not answer.data:
+        if not self._has_many or answer.is_status:
             self._timer.cancel()
-            if not self._future.done():
-                self._future.set_result(self.answers)
+            self._future.set_result(self.answers)
 
     def _out_of_patience(self, seen: int) -> None:
         # Many answers may take their time, as long as they keep coming.
@@ -210,6 +213,7 @@ class Link:
         """What the client was last told was wrong."""
         self._lost_at_s = math.inf
         """Since when there is no connection where there was one."""
+        self._moving = Moving()
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
@@ -251,13 +255,21 @@ class Link:
         """
 
         async def once() -> Answer:
-            client = await self._connected(patience_s)
-            [answer] = await client.ask(messages, has_many=False, patience_s=patience_s)
-            if news is not None and not answer.is_status and b'"error"' not in answer.data[:64]:
-                await client.send(news.command())
+            [answer] = await self._store(messages, patience_s)
+            client = self._client
+            if news and client and not answer.is_status and b'"error"' not in answer.data[:64]:
+                with suppress(nats.errors.Error, OSError):  # it is stored, whoever hears of it
+                    await client.send(news.command())
             return answer
 
         return self.run(once())
+
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        if agrees:
+            self._moving.succeeded("agree")
+        else:
+            self.spawn(self._failed("agree"))
 
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
@@ -274,8 +286,17 @@ class Link:
         self.spawn(tell())
 
     def check(self) -> None:
-        """Return when there is a connection to a server that is new enough."""
+        """Return when there is a connection to a server that is new enough, and what was to be
+        stored of late was stored: one that is cut off says for seconds that all is well."""
         self.run(self._connected(self.options.timeout_s))
+        if self._moving.stores_nothing:
+            raise self._unavailable("nothing can be stored")
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address of the server that there is a connection to."""
+        at = None if self._client is None else self._client.connected_url
+        return None if at is None else at.netloc.rpartition("@")[2]
 
     @property
     def server_version(self) -> str:
@@ -331,8 +352,31 @@ class Link:
         self, messages: Sequence[Outgoing], *, patience_s: float = MAX_TRY_S
     ) -> Answer:
         """Like `publish`, for who is on the link's loop."""
+        return (await self._store(messages, patience_s))[0]
+
+    async def _store(self, messages: Sequence[Outgoing], patience_s: float) -> list[Answer]:
         client = await self._connected(patience_s)
-        return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
+        try:
+            answers = await client.ask(messages, has_many=False, patience_s=patience_s)
+        except Lost:
+            await self._failed("store")
+            raise
+        if _passing(answers[0]) is not None:
+            await self._failed("store")
+        elif b'"error"' not in answers[0].data[:64]:
+            self._moving.succeeded("store")
+        return answers
+
+    async def _failed(self, kind: Kind) -> None:
+        """Go to another server when this one has been of no use for too long."""
+        client = self._client
+        if self._moving.failed(kind) and client is not None and client.is_connected:
+            at = client.connected_url
+            logger.warning(
+                "%s: the server does not get through to the others", self.options.named()
+            )
+            self._moving.leave("" if at is None else at.netloc)
+            await client.force_reconnect()
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
@@ -370,10 +414,13 @@ class Link:
                 )
                 passing = None if has_many else _passing(answers[-1])
                 if passing is None:
+                    if not has_many:  # that any replica answers
+                        self._moving.succeeded("ask")
                     return answers
                 trouble = passing
             except Lost as lost:
                 trouble = str(lost)
+            await self._failed("ask")
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         raise self._unavailable(trouble)
 
@@ -416,7 +463,7 @@ class Link:
             reconnected_cb=self._on_reconnect,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
+            reconnect_to_server_handler=self._moving.next_server,
             connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
             ping_interval=PING_S,
             max_outstanding_pings=2,
@@ -456,6 +503,7 @@ class Link:
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        self._moving.arrived()
         self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload

@@ -82,6 +82,7 @@ def read_routes(config: Config, live: Live) -> list[Route]:
         if follow or framing is not FRAMINGS[JSON]:
             if follow and "until" in query:
                 raise Problem(400, "invalid_parameter", "'follow' does not go with 'until'")
+            await store.head()  # once the answer has begun it cannot say why there is none
             return Tail(
                 live,
                 call.tenant,
