@@ -161,21 +161,21 @@ class JetStreamStore(
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
-            plan = plan_writes(
-                writes,
-                checked,
-                head=known.head,
-                now=utc_now(),
-                index=known,
-                room=self._room(),
-            )
-            if not plan.encoded and not is_fresh and _has_conflict(plan):
-                # Nothing is stored that would tell: another server's events may say otherwise.
-                is_fresh = True
-                known.doubt()
-                known.refresh()
-                continue
             try:
+                plan = plan_writes(
+                    writes,
+                    checked,
+                    head=known.head,
+                    now=utc_now(),
+                    index=known,
+                    room=self._room(),
+                )
+                if not plan.encoded and not is_fresh and _has_conflict(plan):
+                    # Nothing is stored that would tell: another server's events may say otherwise.
+                    is_fresh = True
+                    known.doubt()
+                    known.refresh()
+                    continue
                 self._store(plan)
             except WrongSequence:
                 is_fresh = True

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ebus.backends.jetstream.bucket import Bucket, Held
+from ebus.backends.jetstream.faults import WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
 from ebus.backends.jetstream.link import pauses
 from ebus.backends.jetstream.messages import Message, seen_in
@@ -219,9 +220,11 @@ class Known(Index):
 
     def event_at(self, position: int) -> Event:
         message = self._log.next(self._names.events, position)
-        if message is None or message.sequence != position:
-            raise StoreDamaged(f"{self._names.log}: there is no event at {position}")
-        return message.event
+        if message is not None and message.sequence == position:
+            return message.event
+        if self.info().state.first_seq > position:  # another server has trimmed it
+            raise WrongSequence(str(position))
+        raise StoreDamaged(f"{self._names.log}: there is no event at {position}")
 
     def stream_version(self, stream: str) -> int:
         if stream not in self._versions:
