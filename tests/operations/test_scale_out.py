@@ -103,6 +103,7 @@ def connection(address: str) -> socket.socket:
 def check_servers(reader: Reader, printed: Output) -> None:
     assert "  alice: new\n" in printed.stdout
     assert printed.stdout.count('"status":"healthy"') == 2
+    assert printed.stdout.count('"durable":true,"warnings":[]') == 2
     assert reader.key("alice") not in (reader.root / "etc" / "ebus" / "tenants.yaml").read_text()
 
 
