@@ -265,6 +265,19 @@ def test_a_page_from_which_something_was_lost_has_no_hole(
     assert faults.happened
 
 
+def test_a_replica_that_hangs_is_not_waited_for(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is asked, long before the time is over that there is for an answer."""
+    monkeypatch.setattr(link, "MAX_TRY_S", 2 * TIMEOUT_S)
+    doors.store.append(events(1))
+    proxy.faults = faults = Once(
+        "drop", published=lambda it: it.subject.startswith(DIRECT), times=2
+    )
+    assert values(doors.store) == [1]
+    assert faults.happened == 2
+
+
 @pytest.mark.parametrize("question", [INFO, GET])
 def test_two_leaders_may_answer_one_question(doors: Doors, proxy: Proxy, question: str) -> None:
     """While one takes over from the other."""
@@ -299,6 +312,27 @@ def test_a_stream_is_at_no_version_of_old_times(doors: Doors, proxy: Proxy) -> N
     assert not stale
     assert appended.events[0].version == 3
     assert [it.version for it in doors.other.read(1).events] == [1, 2, 3]
+
+
+def test_a_lease_is_not_lost_to_a_leader_of_old_times(doors: Doors, proxy: Proxy) -> None:
+    doors.store.append(events(1))
+    doors.store.save_checkpoint("workers", 0)
+    old: list[Instead] = []
+
+    def is_lookup(answer: Answered) -> bool:
+        is_it = answer.request.subject.startswith(GET) and b".sub." in answer.request.payload
+        if is_it and not old:
+            old.append(Instead(answer.headers, answer.payload))
+        return is_it
+
+    proxy.faults = Once("pass", answered=is_lookup)
+    assert doors.store.checkpoint("workers") == 0
+    lease = doors.store.lease("workers")
+    assert lease is not None
+    proxy.faults = faults = Once(old[0], answered=is_lookup)
+    doors.store.acknowledge("workers", lease.id)
+    assert faults.happened
+    assert doors.other.checkpoint("workers") == 1
 
 
 def test_nothing_is_refused_for_what_was_so_before_another_server_wrote(doors: Doors) -> None:

@@ -122,6 +122,8 @@ class Writer(Client):
         self._number = 0
         self._version = 0
         """Of the stream that nobody else writes to, as far as that is known."""
+        self._possible: set[int] = set()
+        """Where it may be as well: what is read may be of old times, while leaders change."""
 
     def work(self) -> None:
         while not self._stop.is_set() and not self.failures:
@@ -141,6 +143,12 @@ class Writer(Client):
             else:
                 self._save_checkpoint()
             self._stop.wait(0.001)
+
+    @property
+    def last_position(self) -> int:
+        """The last one that it was told of."""
+        told = [it.position + it.events - 1 for it in self.requests.values() if it.position]
+        return max(told, default=0)
 
     def prepare(self) -> list[NewEvent]:
         """An event that somebody else is to send. Nobody knows whether it is there then."""
@@ -209,10 +217,14 @@ class Writer(Client):
             appended = self._append(request, expect)
         except VersionConflict as error:
             request.is_refused = True
-            self.failures.append(f"own stream, at {self._version}: {error}")
+            if error.current not in self._possible:
+                self.failures.append(f"own stream, at {self._version}: {error}")
+            self._version = error.current or 0
+            self._possible.clear()
             return
         if appended is not None:
             self._version += request.events
+            self._possible.clear()
             if [it.version for it in appended.events][-1] != self._version:
                 self.failures.append(f"version {self._version} was answered with {appended}")
         elif not request.is_refused:
@@ -229,8 +241,9 @@ class Writer(Client):
             except (*IN_DOUBT, *NOTHING_DONE) as error:
                 self._trouble(error)
                 continue
-            if version not in (self._version, self._version + request.events):
-                self.failures.append(f"own stream is at {version}, not at {self._version}")
+            self._possible |= {self._version, self._version + request.events}
+            if version not in self._possible:
+                self.failures.append(f"own stream is at {version}, not in {self._possible}")
             self._version = version
             return
         self._version = -1  # nobody knows; asked for again at the next start

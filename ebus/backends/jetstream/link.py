@@ -56,6 +56,10 @@ REFUSED_PAUSE_S = 0.5
 MAX_DENIALS = 100
 """What is not allowed, of which the log is told once."""
 
+REPLICA_TRY_S = 0.15
+"""How long the first try may take of what any replica can answer; each further one twice as long.
+One that hangs is asked like the others until they notice, which takes them minutes."""
+
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between tries; the last one again and again."""
 
@@ -529,6 +533,7 @@ class Link:
     ) -> list[Answer]:
         until_s = time.monotonic() + (patience_s or self.options.timeout_s)
         trouble = ""
+        try_s = REPLICA_TRY_S if has_many else MAX_TRY_S
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
             if left_s <= 0:
@@ -536,17 +541,20 @@ class Link:
             try:
                 client = await self._connected(left_s)
                 answers = await client.ask(
-                    [request], has_many=has_many, patience_s=min(MAX_TRY_S, left_s)
+                    [request], has_many=has_many, patience_s=min(try_s, left_s)
                 )
                 passing = None if has_many else _passing(answers[-1])
                 if passing is None:
-                    if not has_many:  # that any replica answers
+                    if not has_many:
                         self._moving.succeeded("ask")
                     return answers
                 trouble = passing
             except Lost as lost:
                 trouble = trouble or str(lost)
-            await self._failed("ask")
+            if has_many:  # that any replica answers: another one the next time
+                try_s = min(2 * try_s, MAX_TRY_S)
+            else:
+                await self._failed("ask")
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
         raise self._unavailable(trouble or "no answer")
 

@@ -510,15 +510,12 @@ class JetStreamStore(
     def _remember_versions(self, first: int, through: int) -> None:
         """Of streams whose last event is among these: they must not begin anew."""
         versions: dict[str, int] = {}
-        for page in self._log.read(self._names.events, first, many=1_000, max_bytes=4 * MIB):
-            for event in page:
-                if event.sequence > through:
-                    break
-                seen = seen_in(event)
-                if seen.stream is not None:
-                    versions[seen.stream] = seen.version or 0
-            if page and page[-1].sequence >= through:
-                break
+        for event in self._log.read_through(
+            self._names.events, first, through, many=1_000, max_bytes=4 * MIB
+        ):
+            seen = seen_in(event)
+            if seen.stream is not None:
+                versions[seen.stream] = seen.version or 0
         streams = list(versions)
         for at in range(0, len(streams), _ASKED_AT_ONCE):
             few = streams[at : at + _ASKED_AT_ONCE]
