@@ -34,6 +34,8 @@ from tests.nats.monitoring import wait_for
 from tests.nats.servers import NatsServer
 
 PASSWORD = "a-very-secret-password"
+ROOT = Path(__file__).parents[2]
+
 TIMEOUT_S = 1.0
 
 USERS = f"""
@@ -298,8 +300,9 @@ def test_a_name_that_nobody_knows_is_told() -> None:
 
 
 def test_of_several_servers_each_has_its_own_trouble(guarded: NatsServer) -> None:
-    at = f"nats://127.0.0.1:{guarded.monitor_port},nowhere.invalid:4222,127.0.0.1:1"
-    told = trouble_at(at, timeout_s=4)
+    at = f"nats://app:wrong@127.0.0.1:{guarded.port},nowhere.invalid:4222,127.0.0.1:1"
+    told = trouble_at(at, timeout_s=2)
+    assert f"127.0.0.1:{guarded.port}: Authorization Violation" in told
     assert "nowhere.invalid:4222: its name is not found" in told
     assert "127.0.0.1:1: connection refused" in told
 
@@ -406,3 +409,16 @@ def test_check_and_serve_end_with_the_reason(
         assert "Traceback" not in text
     assert guarded.ask("/jsz?accounts=true&streams=true")
     assert "never-a" not in str(guarded.ask("/jsz?accounts=true&streams=true"))
+
+
+def test_a_program_that_closes_nothing_ends_as_it_wants_to() -> None:
+    program = (
+        "from ebus.core.engine import open_engine\n"
+        "from ebus.core.errors import StoreUnavailable\n"
+        "engine = open_engine('nats://nowhere.invalid:4222?timeout_s=0.1')\n"
+        "try:\n    engine.open('acme')\n"
+        "except StoreUnavailable:\n    raise SystemExit(7)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT)
+        assert done.returncode == 7
