@@ -8,12 +8,14 @@ and a turn of a queue each, with which 1,000 events took nine times as long to r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -25,9 +27,10 @@ from nats.aio.subscription import Subscription
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.connecting import CarefulClient, Troubles, connect
-from ebus.backends.jetstream.faults import ApiError, Denied, Lost, is_passing
+from ebus.backends.jetstream.faults import NOT_ENABLED, ApiError, Denied, Lost, is_passing
+from ebus.backends.jetstream.moving import Kind, Moving
 from ebus.backends.jetstream.trouble import Denial, denial_in, trouble_of
-from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable
+from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable, StoreUnreachable
 from ebus.core.limits import MIB
 
 logger = logging.getLogger("ebus.engine")
@@ -123,11 +126,12 @@ class _Waiter:
         self._timer = loop.call_later(patience_s, self._out_of_patience, -1)
 
     def feed(self, answer: Answer) -> None:
+        if self._future.done():
+            return  # while one leader takes over from another one, both may answer
         self.answers.append(answer)
-        if not self._has_many or answer.is_status or not answer.data:
+        if not self._has_many or answer.is_status:
             self._timer.cancel()
-            if not self._future.done():
-                self._future.set_result(self.answers)
+            self._future.set_result(self.answers)
 
     def _out_of_patience(self, seen: int) -> None:
         # Many answers may take their time, as long as they keep coming.
@@ -308,12 +312,15 @@ class Link:
         self._attempt: asyncio.Task[_Client | None] | None = None
         """The first connection, or one after servers have sent us away, as it is made."""
         self._attempted_s = 0.0
+        self._is_hopeless = False
+        """Whether only a person can mend what kept us from being connected."""
         self._trouble = ""
         """What the client was last told was wrong."""
         self._listening: list[Listening] = []
         self._denials: set[Denial] = set()
         self._lost_at_s = math.inf
         """Since when there is no connection where there was one."""
+        self._moving = Moving()
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
@@ -355,10 +362,11 @@ class Link:
         """
 
         async def once() -> Answer:
-            client = await self._connected(patience_s)
-            [answer] = await client.ask(messages, has_many=False, patience_s=patience_s)
-            if news is not None and not answer.is_status and b'"error"' not in answer.data[:64]:
-                await client.send(news.command())
+            [answer] = await self._store(messages, patience_s)
+            client = self._client
+            if news and client and not answer.is_status and b'"error"' not in answer.data[:64]:
+                with suppress(nats.errors.Error, OSError):  # it is stored, whoever hears of it
+                    await client.send(news.command())
             return answer
 
         return self.run(once())
@@ -380,6 +388,13 @@ class Link:
 
         return self.run(gather())
 
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        if agrees:
+            self._moving.succeeded("agree")
+        else:
+            self.spawn(self._failed("agree"))
+
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
         return f"{self._own_id}{next(self._ids)}"
@@ -395,8 +410,17 @@ class Link:
         self.spawn(tell())
 
     def check(self) -> None:
-        """Return when there is a connection to a server that is new enough."""
+        """Return when there is a connection to a server that is new enough, and what was to be
+        stored of late was stored: one that is cut off says for seconds that all is well."""
         self.run(self._connected(self.options.timeout_s))
+        if self._moving.stores_nothing:
+            raise self._unavailable("nothing can be stored")
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address of the server that there is a connection to."""
+        at = None if self._client is None else self._client.connected_url
+        return None if at is None else at.netloc.rpartition("@")[2]
 
     @property
     def cluster(self) -> str | None:
@@ -424,6 +448,7 @@ class Link:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        atexit.unregister(self.close)
         asyncio.run_coroutine_threadsafe(self._disconnect(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -443,6 +468,8 @@ class Link:
             if self._closed:
                 raise StoreClosed("the engine is closed")
             if self._loop is None:
+                # A loop that runs while the interpreter ends may bring the process down.
+                atexit.register(self.close)
                 self._own_id = secrets.token_hex(8) + "-"
                 self._loop = uvloop.new_event_loop()
                 self._thread = threading.Thread(
@@ -457,8 +484,31 @@ class Link:
         self, messages: Sequence[Outgoing], *, patience_s: float = MAX_TRY_S
     ) -> Answer:
         """Like `publish`, for who is on the link's loop."""
+        return (await self._store(messages, patience_s))[0]
+
+    async def _store(self, messages: Sequence[Outgoing], patience_s: float) -> list[Answer]:
         client = await self._connected(patience_s)
-        return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
+        try:
+            answers = await client.ask(messages, has_many=False, patience_s=patience_s)
+        except Lost:
+            await self._failed("store")
+            raise
+        if _passing(answers[0]) is not None:
+            await self._failed("store")
+        elif b'"error"' not in answers[0].data[:64]:
+            self._moving.succeeded("store")
+        return answers
+
+    async def _failed(self, kind: Kind) -> None:
+        """Go to another server when this one has been of no use for too long."""
+        client = self._client
+        if self._moving.failed(kind) and client is not None and client.is_connected:
+            at = client.connected_url
+            logger.warning(
+                "%s: the server does not get through to the others", self.options.named()
+            )
+            self._moving.leave("" if at is None else at.netloc)
+            await client.force_reconnect()
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
@@ -483,7 +533,7 @@ class Link:
         self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
     ) -> list[Answer]:
         until_s = time.monotonic() + (patience_s or self.options.timeout_s)
-        trouble = ""
+        trouble, is_refused = "", False
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
             if left_s <= 0:
@@ -495,12 +545,21 @@ class Link:
                 )
                 passing = None if has_many else _passing(answers[-1])
                 if passing is None:
+                    if not has_many:  # that any replica answers
+                        self._moving.succeeded("ask")
                     return answers
-                trouble = passing
+                trouble, is_refused = passing
             except Lost as lost:
                 trouble = trouble or str(lost)
+            await self._failed("ask")
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
-        raise self._unavailable(trouble or "no answer")
+        if is_refused:
+            raise self._unavailable(trouble)
+        raise self._unreachable(trouble or "no answer")
+
+    def _unreachable(self, trouble: str) -> StoreUnreachable:
+        """What passes without anybody doing anything."""
+        return StoreUnreachable(f"{self.options.named()}: {trouble}")
 
     def _unavailable(self, trouble: str) -> StoreUnavailable:
         return StoreUnavailable(f"{self.options.named()}: {trouble}")
@@ -517,10 +576,13 @@ class Link:
             await asyncio.wait({self._attempting()}, timeout=patience_s)
             client = self._client
             if client is None or client.is_closed:
-                raise self._unavailable(f"cannot connect: {self._trouble or 'no answer in time'}")
+                trouble = f"cannot connect: {self._trouble or 'no answer in time'}"
+                raise (
+                    self._unavailable(trouble) if self._is_hopeless else self._unreachable(trouble)
+                )
         while not client.is_connected:
             if time.monotonic() >= until_s:
-                raise self._unavailable(self._trouble or "not connected")
+                raise self._unreachable(self._trouble or "not connected")
             await asyncio.sleep(0.02)
         return client
 
@@ -538,7 +600,7 @@ class Link:
     async def _connect(self) -> _Client | None:
         """Sets `_client`, or `_trouble` where it is hopeless."""
         troubles = Troubles(self.options)
-        self._trouble = ""
+        self._trouble, self._is_hopeless = "", False
         try:
             while not troubles.is_hopeless.is_set():
                 client = await self._try_to_connect(troubles)
@@ -554,7 +616,9 @@ class Link:
                 self._trouble = troubles.told()
                 await asyncio.sleep(RECONNECT_WAIT_S)
         except (EbusError, nats.errors.Error, OSError) as error:  # a file of the options, say
-            self._trouble = str(error)
+            self._trouble, self._is_hopeless = str(error), isinstance(error, EbusError)
+        else:
+            self._is_hopeless = True
         finally:
             self._attempted_s = time.monotonic()
         return None
@@ -584,6 +648,7 @@ class Link:
                 closed_cb=on_close,
                 connect_timeout=min(MAX_TRY_S, self.options.timeout_s / 2),
                 reconnect_time_wait=RECONNECT_WAIT_S,
+                reconnect_to_server_handler=self._moving.next_server,
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
                 pending_size=0,  # what is not sent now must not be sent once nobody waits for it
@@ -625,6 +690,7 @@ class Link:
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
+        self._moving.arrived()
         self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
@@ -663,12 +729,13 @@ class _Errored(msgspec.Struct):
 _decode_error = msgspec.json.Decoder(_Errored).decode
 
 
-def _passing(answer: Answer) -> str | None:
-    """Why it is worth to ask again; None when this is the answer."""
+def _passing(answer: Answer) -> tuple[str, bool] | None:
+    """Why it is worth to ask again, and whether that is to no avail in the end; None when this is
+    the answer."""
     if answer.has_no_responders:
-        return "JetStream does not answer: it is not there, or not enabled for this account"
+        return "JetStream does not answer: it is not there, or not enabled for this account", True
     if answer.data[:1] == b"{" and b'"error"' in answer.data[:200]:
         error = _decode_error(answer.data).error
         if error is not None and is_passing(error):
-            return error.description
+            return error.description, error.err_code in NOT_ENABLED
     return None

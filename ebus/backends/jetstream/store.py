@@ -17,8 +17,10 @@ from ebus.backends.jetstream.bucket import (
 from ebus.backends.jetstream.bucket import version_in as saved_version_in
 from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import Link, Outgoing
+from ebus.backends.jetstream.link import Link, Outgoing, pauses
 from ebus.backends.jetstream.messages import (
+    EXPECTED_KEY,
+    EXPECTED_KEY_SEQUENCE,
     HEADER_BYTES,
     MAX_BATCH_MESSAGES,
     RECORDED,
@@ -145,16 +147,19 @@ class JetStreamStore(
         known = self._known
         checked = self._check(writes)
         good = [it for it, no in zip(writes, checked.refusals, strict=True) if no is None]
+        is_fresh = True
         if not known.is_current:
             known.refresh()
             self._ids.catch_up()
         elif self._quota != NO_QUOTA or any(isinstance(it, ChangeSubscription) for it in writes):
             known.refresh()  # what others have stored counts too
+        else:
+            is_fresh = False
         known.look_again()
+        settling = self._settling()
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
-            head = known.head
             plan = plan_writes(
                 writes,
                 checked,
@@ -163,15 +168,17 @@ class JetStreamStore(
                 index=known,
                 room=self._room(),
             )
-            if not plan.encoded and any(isinstance(it, Conflict) for it in plan.results):
+            if not plan.encoded and not is_fresh and _has_conflict(plan):
                 # Nothing is stored that would tell: another server's events may say otherwise.
+                is_fresh = True
+                known.doubt()
                 known.refresh()
-                if known.head != head:
-                    continue
+                continue
             try:
                 self._store(plan)
             except WrongSequence:
-                known.refresh()
+                is_fresh = True
+                self._look_again(settling)
                 continue
             except StoreUnavailable:
                 known.is_current = False
@@ -179,6 +186,22 @@ class JetStreamStore(
             self._save_subscriptions(writes, checked, plan)
             return plan.results
         raise StoreBusy(f"{self._names.log}: others write so much that nothing else gets through")
+
+    def _look_again(self, settling: Iterator[float]) -> None:
+        """What was known is not so, or not any more."""
+        known, before = self._known, self._known.head
+        known.doubt()
+        known.refresh()
+        if known.head == before:
+            time.sleep(next(settling))
+
+    def _settling(self) -> Iterator[float]:
+        """Pauses, until who has answered knows of what came before us, or that is given up."""
+        until_s = time.monotonic() + self._log.timeout_s
+        for pause_s in pauses():
+            if time.monotonic() > until_s:
+                raise StoreUnavailable(f"{self._names.log}: what was sent before is not stored yet")
+            yield pause_s
 
     def _check(self, writes: Sequence[Write]) -> Checked:
         """As every store does; and what the server would not take is refused before it is sent."""
@@ -218,9 +241,22 @@ class JetStreamStore(
                 zip(plan.events, plan.encoded, strict=True), known.head + 1
             )
         ]
+        if plan.streams:
+            self._expect_streams(plan, messages)
         self._log.append(messages, behind=known.head, news=self._news.of(plan.head))
         known.stored(plan, recorded_ns, sum(len(it.payload) for it in messages))
         self._told(plan.head)
+
+    def _expect_streams(self, plan: Plan, messages: list[Outgoing]) -> None:
+        """Have the server compare where streams are that were asked for."""
+        expected = {it: self._known.expected_of(it) for it in plan.streams}
+        for at, event in enumerate(plan.events):
+            sequence = None if event.stream is None else expected.pop(event.stream, None)
+            if event.stream is not None and sequence is not None:
+                one = messages[at]
+                headers = header(EXPECTED_KEY_SEQUENCE, sequence)
+                headers += header(EXPECTED_KEY, self._names.of_stream(event.stream))
+                messages[at] = Outgoing(one.subject, one.payload, one.headers + headers)
 
     def _save_subscriptions(self, writes: Sequence[Write], checked: Checked, plan: Plan) -> None:
         """Store the subscriptions that the plan changes. Each is by itself: a write is of one."""
@@ -310,7 +346,8 @@ class JetStreamStore(
             if bounds.start > bounds.stop:
                 return Found()
             if wanted is None and not backwards:
-                return read_forwards(self._log, self._names, bounds)
+                stored = max(self._seen, self._known.head)
+                return read_forwards(self._log, self._names, bounds, stored)
             state = self._info().state
             head = state.last_seq
             if wanted is not None:
@@ -391,10 +428,7 @@ class JetStreamStore(
         return head
 
     def _info(self) -> JetStreamInfo:
-        least = self._known.head
-        info = self._log.info()
-        self._known.check(info, least)
-        return info
+        return self._known.info()
 
     def count(self) -> int:
         with self._call():
@@ -575,6 +609,11 @@ class JetStreamStore(
             mirror = self._mirrors[kind]
             mirror.refresh()
             return list(mirror.messages.values())
+
+
+def _has_conflict(plan: Plan) -> bool:
+    """Whether something is refused for what is stored."""
+    return any(isinstance(it, Conflict) for it in plan.results)
 
 
 def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
