@@ -194,6 +194,7 @@ class _Client(CarefulClient):
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
+        _tell_of_tls(self)
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
         await self.flush(MAX_TRY_S)  # type: ignore[arg-type]  # a refusal comes before that
@@ -371,6 +372,13 @@ class Link:
 
         return self.run(once())
 
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        if agrees:
+            self._moving.succeeded("agree")
+        else:
+            self.spawn(self._failed("agree"))
+
     def gather(
         self, subject: str, is_all: Callable[[Sequence[Answer]], bool], *, within_s: float
     ) -> list[Answer]:
@@ -387,13 +395,6 @@ class Link:
                 raise self._unavailable(str(lost)) from None
 
         return self.run(gather())
-
-    def agree(self, *, agrees: bool) -> None:
-        """Say whether who has answered knew of what is known to be stored."""
-        if agrees:
-            self._moving.succeeded("agree")
-        else:
-            self.spawn(self._failed("agree"))
 
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
@@ -691,6 +692,8 @@ class Link:
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
         self._moving.arrived()
+        if self._client is not None:
+            _tell_of_tls(self._client)
         self._lost_at_s = math.inf
         if self._client is not None:
             self.max_payload = self._client.max_payload
@@ -706,6 +709,15 @@ class Link:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+def _tell_of_tls(client: Client) -> None:
+    """Tell the client's streams that they are encrypted.
+
+    It does not itself, and then asyncio warns at the end of each.
+    """
+    protocol = client._transport._io_writer._protocol  # type: ignore[union-attr]
+    protocol._over_ssl = bool(client.options.get("tls"))
 
 
 def pauses() -> Iterator[float]:

@@ -37,11 +37,11 @@ from ebus.core.store import (
 MAX_CATCH_UP = 2_000
 """Events of others that are read after a conflict; with more, what was known is forgotten."""
 
-LOOK_AGAIN_S = 5.0
-"""How long a stream may be other than it was without anybody noticing."""
-
 MAX_RECENT = 256
 """Events before the head that are looked at one by one for what must not be among them."""
+
+LOOK_AGAIN_S = 5.0
+"""How long a stream may be other than it was without anybody noticing."""
 
 MAX_KNOWN_VERSIONS = 50_000
 """Streams whose versions are remembered."""
@@ -94,13 +94,17 @@ class Known(Index):
         self.size_bytes = state.bytes
         self.is_current = True
 
-    def look_again(self) -> None:
-        """Now and then: an operator may have changed a stream, or made another one of its name."""
+    def look_again(self) -> bool:
+        """Now and then: an operator may have changed a stream, or made another one of its name.
+
+        Says whether it has.
+        """
         if time.monotonic() < self._looked_s + LOOK_AGAIN_S:
-            return
+            return False
         self.refresh()
         check_settings(self._bucket.stream.info().config, self._names)
         self._looked_s = time.monotonic()
+        return True
 
     def info(self) -> StreamInfo:
         """What a leader says that has all that is known here.
