@@ -327,8 +327,6 @@ class Link:
         self._ids = count(1)
         self.reconnects = 0
         """How often the connection came back: what was known before may be old."""
-        self.max_payload = MIB
-        """The size of a message, headers included, that the server takes; known once connected."""
         self.on_reconnect: list[Callable[[], None]] = []
 
     # From threads.
@@ -422,6 +420,11 @@ class Link:
         """The address of the server that there is a connection to."""
         at = None if self._client is None else self._client.connected_url
         return None if at is None else at.netloc.rpartition("@")[2]
+
+    @property
+    def max_payload(self) -> int:
+        """The size of a message, headers included, that is taken of us; known once connected."""
+        return MIB if self._client is None else self._client.max_payload
 
     @property
     def cluster(self) -> str | None:
@@ -608,7 +611,6 @@ class Link:
                 if client is not None:
                     before, self._client = self._client, client
                     self._lost_at_s = math.inf
-                    self.max_payload = client.max_payload
                     if before is not None:
                         for one in list(self._listening):
                             await one.begin(client)
@@ -695,8 +697,6 @@ class Link:
         if self._client is not None:
             _tell_of_tls(self._client)
         self._lost_at_s = math.inf
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
         logger.warning("%s: connected again", self.options.named())
         for heard in list(self.on_reconnect):
             heard()
