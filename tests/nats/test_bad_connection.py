@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -26,14 +27,17 @@ from ebus.core.errors import StoreUnavailable
 from ebus.core.limits import MIB
 from ebus.core.store import TenantStore
 from tests.http.conftest import write_config
-from tests.live_server import start
+from tests.live_server import serving, start
 from tests.nats.certificates import Certificates
 from tests.nats.configuration import SYSTEM_ACCOUNT
-from tests.nats.engines import engine_at
+from tests.nats.engines import address_at, engine_at
 from tests.nats.monitoring import wait_for
 from tests.nats.servers import NatsServer
 
 PASSWORD = "a-very-secret-password"
+ROOT = Path(__file__).parents[2]
+
+KEY = "acme-secret-key-123-aaaaaaaaaaaaaaaa"
 TIMEOUT_S = 1.0
 
 USERS = f"""
@@ -258,7 +262,7 @@ def test_what_is_no_nats_server_is_told() -> None:
         def handle(self) -> None:
             self.wfile.write(b"220 mail.example.org ESMTP\r\n")
 
-    with serving(Talkative) as port:
+    with Listener(Talkative) as port:
         told = trouble_at(f"nats://127.0.0.1:{port}", timeout_s=60)
     assert "no NATS server" in told
 
@@ -268,11 +272,9 @@ def test_a_port_that_speaks_http_is_told(guarded: NatsServer) -> None:
     assert "the port of servers may be another" in told
 
 
-def serving(handler: type[socketserver.BaseRequestHandler]) -> Serving:
-    return Serving(handler)
+class Listener:
+    """A server of our own, at a free port, which is what a block is given."""
 
-
-class Serving:
     def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -298,10 +300,33 @@ def test_a_name_that_nobody_knows_is_told() -> None:
 
 
 def test_of_several_servers_each_has_its_own_trouble(guarded: NatsServer) -> None:
-    at = f"nats://127.0.0.1:{guarded.monitor_port},nowhere.invalid:4222,127.0.0.1:1"
-    told = trouble_at(at, timeout_s=4)
+    at = f"nats://app:wrong@127.0.0.1:{guarded.port},nowhere.invalid:4222,127.0.0.1:1"
+    told = trouble_at(at, timeout_s=2)
+    assert f"127.0.0.1:{guarded.port}: Authorization Violation" in told
     assert "nowhere.invalid:4222: its name is not found" in told
     assert "127.0.0.1:1: connection refused" in told
+
+
+def test_a_server_that_is_away_is_waited_for_at_the_start(
+    tmp_path: Path, nats_directory: Path
+) -> None:
+    """What passes by itself keeps no ebus from starting."""
+    with NatsServer(nats_directory / "down") as nats:
+        nats.stop()
+        tenants = [{"name": "acme", "api_key": KEY}]
+        address = address_at(nats.url, timeout_s=0.5)
+        write_config(tmp_path / "tenants.yaml", {"engine": address, "tenants": tenants})
+        checked = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "tenants.yaml")])
+        assert checked.exit_code == 1
+        assert "connection refused" in checked.stderr
+        with (
+            serving(["--config", "tenants.yaml"], cwd=tmp_path) as server,
+            httpx.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=60) as client,
+        ):
+            assert client.get("/position").status_code == 503
+            nats.start()
+            nats.wait_ready()
+            wait_for(lambda: client.get("/position").is_success, "the server to reach the cluster")
 
 
 def test_one_good_server_of_several_is_enough(guarded: NatsServer) -> None:
@@ -406,3 +431,16 @@ def test_check_and_serve_end_with_the_reason(
         assert "Traceback" not in text
     assert guarded.ask("/jsz?accounts=true&streams=true")
     assert "never-a" not in str(guarded.ask("/jsz?accounts=true&streams=true"))
+
+
+def test_a_program_that_closes_nothing_ends_as_it_wants_to() -> None:
+    program = (
+        "from ebus.core.engine import open_engine\n"
+        "from ebus.core.errors import StoreUnavailable\n"
+        "engine = open_engine('nats://nowhere.invalid:4222?timeout_s=0.1')\n"
+        "try:\n    engine.open('acme')\n"
+        "except StoreUnavailable:\n    raise SystemExit(7)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT)
+        assert done.returncode == 7

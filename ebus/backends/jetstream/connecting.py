@@ -32,11 +32,19 @@ class CarefulClient(Client):
             self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Without a last word: to write it fails where the other side has gone, and then neither
+        would who listens be told, nor what listens be ended."""
+        self._pending, self._pending_data_size = [], 0
+        await super()._close(status, do_cbs)
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection:
             refuse_unfit(info, self.options_of_ebus)
             if self.options_of_ebus.tls:  # where a server leaves us the choice
                 info["tls_required"] = True
+        else:  # it is told of the account's own bounds once it knows whose we are
+            self._max_payload = int(info.get("max_payload", self._max_payload))
         await super()._process_info(info, initial_connection=initial_connection)
 
 

@@ -35,6 +35,10 @@ _WRONG_SEQUENCE = {10071, 10164}
 _NO_STREAM = {10059}
 NO_MESSAGE = 10037
 INCOMPLETE_BATCH = 10176
+NOT_ENABLED = {
+    10039,  # JetStream not enabled for account
+    10076,  # JetStream not enabled
+}
 _IN_THE_WAY = {
     10058,  # stream name already in use with a different configuration
     10065,  # subjects overlap with an existing stream

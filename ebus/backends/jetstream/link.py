@@ -8,6 +8,7 @@ and a turn of a queue each, with which 1,000 events took nine times as long to r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import secrets
@@ -26,10 +27,10 @@ from nats.aio.subscription import Subscription
 
 from ebus.backends.jetstream.address import Options
 from ebus.backends.jetstream.connecting import CarefulClient, Troubles, connect
-from ebus.backends.jetstream.faults import ApiError, Denied, Lost, is_passing
+from ebus.backends.jetstream.faults import NOT_ENABLED, ApiError, Denied, Lost, is_passing
 from ebus.backends.jetstream.moving import Kind, Moving
 from ebus.backends.jetstream.trouble import Denial, denial_in, trouble_of
-from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable
+from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable, StoreUnreachable
 from ebus.core.limits import MIB
 
 logger = logging.getLogger("ebus.engine")
@@ -316,6 +317,8 @@ class Link:
         self._attempt: asyncio.Task[_Client | None] | None = None
         """The first connection, or one after servers have sent us away, as it is made."""
         self._attempted_s = 0.0
+        self._is_hopeless = False
+        """Whether only a person can mend what kept us from being connected."""
         self._trouble = ""
         """What the client was last told was wrong."""
         self._listening: list[Listening] = []
@@ -328,8 +331,6 @@ class Link:
         self._ids = count(1)
         self.reconnects = 0
         """How often the connection came back: what was known before may be old."""
-        self.max_payload = MIB
-        """The size of a message, headers included, that the server takes; known once connected."""
         self.on_reconnect: list[Callable[[], None]] = []
 
     # From threads.
@@ -425,6 +426,11 @@ class Link:
         return None if at is None else at.netloc.rpartition("@")[2]
 
     @property
+    def max_payload(self) -> int:
+        """The size of a message, headers included, that is taken of us; known once connected."""
+        return MIB if self._client is None else self._client.max_payload
+
+    @property
     def cluster(self) -> str | None:
         """The name of the cluster that we are connected to; None for a server that is alone."""
         return None if self._client is None else self._client.cluster
@@ -450,6 +456,7 @@ class Link:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        atexit.unregister(self.close)
         asyncio.run_coroutine_threadsafe(self._disconnect(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -469,6 +476,8 @@ class Link:
             if self._closed:
                 raise StoreClosed("the engine is closed")
             if self._loop is None:
+                # A loop that runs while the interpreter ends may bring the process down.
+                atexit.register(self.close)
                 self._own_id = secrets.token_hex(8) + "-"
                 self._loop = uvloop.new_event_loop()
                 self._thread = threading.Thread(
@@ -532,7 +541,7 @@ class Link:
         self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
     ) -> list[Answer]:
         until_s = time.monotonic() + (patience_s or self.options.timeout_s)
-        trouble = ""
+        trouble, is_refused = "", False
         try_s = REPLICA_TRY_S if has_many else MAX_TRY_S
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
@@ -548,7 +557,7 @@ class Link:
                     if not has_many:
                         self._moving.succeeded("ask")
                     return answers
-                trouble = passing
+                trouble, is_refused = passing
             except Lost as lost:
                 trouble = trouble or str(lost)
             if has_many:  # that any replica answers: another one the next time
@@ -556,7 +565,13 @@ class Link:
             else:
                 await self._failed("ask")
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
-        raise self._unavailable(trouble or "no answer")
+        if is_refused:
+            raise self._unavailable(trouble)
+        raise self._unreachable(trouble or "no answer")
+
+    def _unreachable(self, trouble: str) -> StoreUnreachable:
+        """What passes without anybody doing anything."""
+        return StoreUnreachable(f"{self.options.named()}: {trouble}")
 
     def _unavailable(self, trouble: str) -> StoreUnavailable:
         return StoreUnavailable(f"{self.options.named()}: {trouble}")
@@ -573,10 +588,13 @@ class Link:
             await asyncio.wait({self._attempting()}, timeout=patience_s)
             client = self._client
             if client is None or client.is_closed:
-                raise self._unavailable(f"cannot connect: {self._trouble or 'no answer in time'}")
+                trouble = f"cannot connect: {self._trouble or 'no answer in time'}"
+                raise (
+                    self._unavailable(trouble) if self._is_hopeless else self._unreachable(trouble)
+                )
         while not client.is_connected:
             if time.monotonic() >= until_s:
-                raise self._unavailable(self._trouble or "not connected")
+                raise self._unreachable(self._trouble or "not connected")
             await asyncio.sleep(0.02)
         return client
 
@@ -594,14 +612,13 @@ class Link:
     async def _connect(self) -> _Client | None:
         """Sets `_client`, or `_trouble` where it is hopeless."""
         troubles = Troubles(self.options)
-        self._trouble = ""
+        self._trouble, self._is_hopeless = "", False
         try:
             while not troubles.is_hopeless.is_set():
                 client = await self._try_to_connect(troubles)
                 if client is not None:
                     before, self._client = self._client, client
                     self._lost_at_s = math.inf
-                    self.max_payload = client.max_payload
                     if before is not None:
                         for one in list(self._listening):
                             await one.begin(client)
@@ -610,7 +627,9 @@ class Link:
                 self._trouble = troubles.told()
                 await asyncio.sleep(RECONNECT_WAIT_S)
         except (EbusError, nats.errors.Error, OSError) as error:  # a file of the options, say
-            self._trouble = str(error)
+            self._trouble, self._is_hopeless = str(error), isinstance(error, EbusError)
+        else:
+            self._is_hopeless = True
         finally:
             self._attempted_s = time.monotonic()
         return None
@@ -639,6 +658,7 @@ class Link:
                 reconnected_cb=self._on_reconnect,
                 closed_cb=on_close,
                 connect_timeout=min(MAX_TRY_S, self.options.timeout_s / 2),
+                reconnect_time_wait=RECONNECT_WAIT_S,
                 reconnect_to_server_handler=self._moving.next_server,
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
@@ -685,8 +705,6 @@ class Link:
         if self._client is not None:
             _tell_of_tls(self._client)
         self._lost_at_s = math.inf
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
         logger.warning("%s: connected again", self.options.named())
         for heard in list(self.on_reconnect):
             heard()
@@ -731,12 +749,13 @@ class _Errored(msgspec.Struct):
 _decode_error = msgspec.json.Decoder(_Errored).decode
 
 
-def _passing(answer: Answer) -> str | None:
-    """Why it is worth to ask again; None when this is the answer."""
+def _passing(answer: Answer) -> tuple[str, bool] | None:
+    """Why it is worth to ask again, and whether that is to no avail in the end; None when this is
+    the answer."""
     if answer.has_no_responders:
-        return "JetStream does not answer: it is not there, or not enabled for this account"
+        return "JetStream does not answer: it is not there, or not enabled for this account", True
     if answer.data[:1] == b"{" and b'"error"' in answer.data[:200]:
         error = _decode_error(answer.data).error
         if error is not None and is_passing(error):
-            return error.description
+            return error.description, error.err_code in NOT_ENABLED
     return None

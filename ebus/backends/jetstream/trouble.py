@@ -122,7 +122,8 @@ def _tls(error: ssl.SSLError, options: Options) -> Trouble:
 
 
 def _name(error: socket.gaierror, options: Options) -> Trouble:
-    return Trouble(f"its name is not found: see servers ({error.strerror})")
+    is_none = error.errno in {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)}
+    return Trouble(f"its name is not found: see servers ({error.strerror})", is_none)
 
 
 def _refused(error: ConnectionRefusedError, options: Options) -> Trouble:
