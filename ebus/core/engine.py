@@ -208,6 +208,7 @@ def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
         if isinstance(engine, SupportsInspect) and isinstance(engine, SupportsAbsent):
             absent = engine.absent(names)
     except EbusError as error:
+        # Each tenant would be told the same, and a cluster that is away takes its time every time.
         findings.refusals.append(str(error))
         return findings
     if isinstance(engine, SupportsInspect):

@@ -174,6 +174,8 @@ class _Planning:
         return plan
 
     def _one(self, write: Write) -> Written:
+        if self._room is not None:
+            self._room.check_writable()
         if isinstance(write, Append):
             return self._append(write)
         known = self._subscription(write.name)

@@ -156,6 +156,14 @@ def test_an_id_that_an_engine_with_an_older_mark_stored_is_found(
             assert second.open("alice").positions_of(["id-7", "id-99"]) == {"id-7": 7}
 
 
+def test_an_id_that_another_engine_has_trimmed_can_be_used_again(place: JetStreamPlace) -> None:
+    with place.open() as first, place.open() as second:
+        mine, theirs = first.open("alice"), second.open("alice")
+        mine.append(with_ids(1, 3))
+        theirs.trim(3)
+        assert mine.append(with_ids(2, 1)).first_position == 4
+
+
 def test_a_stream_with_a_name_too_long_for_a_subject_is_listed(place: JetStreamPlace) -> None:
     long = "é" * 255
     with place.open() as engine:

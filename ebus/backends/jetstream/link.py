@@ -8,6 +8,7 @@ and a turn of a queue each, with which 1,000 events took nine times as long to r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import secrets
@@ -22,29 +23,39 @@ import msgspec
 import nats.errors
 import uvloop
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription as Listening
+from nats.aio.subscription import Subscription
 
 from ebus.backends.jetstream.address import Options
-from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
+from ebus.backends.jetstream.connecting import CarefulClient, Troubles, connect
+from ebus.backends.jetstream.faults import NOT_ENABLED, ApiError, Denied, Lost, is_passing
 from ebus.backends.jetstream.moving import AGREE, STORE, Moving
-from ebus.backends.jetstream.tls import tls_context
-from ebus.core.errors import StoreClosed, StoreUnavailable
+from ebus.backends.jetstream.trouble import Denial, denial_in, trouble_of
+from ebus.core.errors import EbusError, StoreClosed, StoreUnavailable, StoreUnreachable
 from ebus.core.limits import MIB
 
 logger = logging.getLogger("ebus.engine")
 
 T = TypeVar("T")
 
-__all__ = ["LEAST_VERSION", "MAX_TRY_S", "Answer", "Link", "Listening", "Outgoing", "pauses"]
-
-LEAST_VERSION = (2, 12)
-"""Of the server: the first one with atomic batches."""
+__all__ = ["MAX_TRY_S", "Answer", "Link", "Listening", "Outgoing", "pauses"]
 
 PING_S = 1
 """How often a silent server is asked whether it is there; after two such times it is not."""
 
 MAX_TRY_S = 2.0
 """How long one try of a request may take, where there is time for more than one."""
+
+RECONNECT_WAIT_S = 0.25
+"""Between two tries of one server."""
+
+COME_BACK_S = 2.0
+"""Between two tries of all servers after they have sent us away, while nobody waits."""
+
+REFUSED_PAUSE_S = 0.5
+"""Who was refused by all servers asks them again after that time: they count who guesses."""
+
+MAX_DENIALS = 100
+"""What is not allowed, of which the log is told once."""
 
 REPLICA_TRY_S = 0.15
 """How long the first try may take of what any replica can answer; each further one twice as long.
@@ -101,10 +112,17 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class _Waiter:
     """Who waits for answers to one request."""
 
-    __slots__ = ("_future", "_has_many", "_timer", "answers", "loop", "patience_s")
+    __slots__ = ("_future", "_has_many", "_timer", "answers", "asked", "loop", "patience_s")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, has_many: bool, patience_s: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        asked: Sequence[Outgoing],
+        has_many: bool,
+        patience_s: float,
+    ) -> None:
         self.loop = loop
+        self.asked = asked
         self.answers: list[Answer] = []
         self.patience_s = patience_s
         self._has_many = has_many
@@ -133,25 +151,80 @@ class _Waiter:
         if not self._future.done():
             self._future.set_exception(error)
 
+    def finish(self) -> None:
+        self._timer.cancel()
+        if not self._future.done():
+            self._future.set_result(self.answers)
+
     async def wait(self) -> list[Answer]:
         return await self._future
 
 
-class _Client(Client):
+class _Gathering(_Waiter):
+    """Who waits for what all servers answer, as long as there is time."""
+
+    __slots__ = ("_is_all",)
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        asked: Outgoing,
+        is_all: Callable[[Sequence[Answer]], bool],
+        within_s: float,
+    ) -> None:
+        super().__init__(loop, [asked], True, within_s)
+        self._is_all = is_all
+
+    def feed(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        if answer.is_status or self._is_all(self.answers):
+            self.finish()
+
+    def _out_of_patience(self, seen: int) -> None:
+        self.finish()
+
+
+class _Client(CarefulClient):
     """The official client, but for what comes in to one inbox."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
+    def __init__(self, options: Options, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(options)
         self._own_loop = loop
         self._inbox = b""
         self._inbox_sid = -1
         self._waiting: dict[bytes, _Waiter] = {}
         self._numbers = count(1)
+        self._inbox_denied: str | None = None
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
+        _tell_of_tls(self)
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
+        await self.flush(MAX_TRY_S)  # type: ignore[arg-type]  # a refusal comes before that
+
+    async def _process_connect_init(self) -> None:
+        self._inbox_denied = None
+        await super()._process_connect_init()
+
+    @property
+    def cluster(self) -> str | None:
+        return self._server_info.get("cluster")
+
+    def deny(self, denial: Denial) -> str:
+        """The servers have not allowed this: who asked for it need not wait. Returns the words."""
+        waiting = list(self._waiting.values())
+        asked = {it.subject.lower(): it.subject for waiter in waiting for it in waiter.asked}
+        told = denial.told(self.options_of_ebus, asked.get(denial.subject, denial.subject))
+        if not denial.is_publish and denial.subject.startswith("_inbox."):
+            self._inbox_denied = told
+        for waiter in waiting:
+            if self._inbox_denied or denial.subject in {it.subject.lower() for it in waiter.asked}:
+                waiter.fail(self._denied(told))
+        return told
+
+    def _denied(self, told: str) -> Denied:
+        return Denied(f"{self.options_of_ebus.named()}: {told}")
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -167,14 +240,24 @@ class _Client(Client):
         self, messages: Sequence[Outgoing], *, has_many: bool, patience_s: float
     ) -> list[Answer]:
         """Publish all of these, one after the other, and wait for the answer to the last."""
+        return await self._answers(_Waiter(self._own_loop, messages, has_many, patience_s))
+
+    async def gather(
+        self, asked: Outgoing, is_all: Callable[[Sequence[Answer]], bool], within_s: float
+    ) -> list[Answer]:
+        """What all servers answer to a question to them all: those that do so in time."""
+        return await self._answers(_Gathering(self._own_loop, asked, is_all, within_s))
+
+    async def _answers(self, waiter: _Waiter) -> list[Answer]:
         number = b"%d" % next(self._numbers)
-        waiter = _Waiter(self._own_loop, has_many, patience_s)
         self._waiting[number] = waiter
         try:
             if not self.is_connected:
                 raise Lost("not connected")
-            commands = [one.command() for one in messages[:-1]]
-            commands.append(messages[-1].command(self._inbox + number))
+            if self._inbox_denied:
+                raise self._denied(self._inbox_denied)
+            commands = [one.command() for one in waiter.asked[:-1]]
+            commands.append(waiter.asked[-1].command(self._inbox + number))
             await self.send(b"".join(commands))
             return await waiter.wait()
         except (nats.errors.Error, OSError) as error:
@@ -195,6 +278,25 @@ class _Client(Client):
             waiter.fail(Lost("the connection broke"))
 
 
+class Listening:
+    """A subscription that outlives the client with which it was made."""
+
+    def __init__(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        self._subject = subject
+        self._heard = heard
+        self._subscription: Subscription | None = None
+
+    async def begin(self, client: Client) -> None:
+        self._subscription = await client.subscribe(self._subject, cb=self._on_message)
+
+    async def end(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+
+    async def _on_message(self, message: Any) -> None:
+        self._heard(message.data)
+
+
 async def _ignore(message: Any) -> None:
     """What comes too late."""
 
@@ -212,9 +314,15 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: _Client | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._attempt: asyncio.Task[_Client | None] | None = None
+        """The first connection, or one after servers have sent us away, as it is made."""
+        self._attempted_s = 0.0
+        self._is_hopeless = False
+        """Whether only a person can mend what kept us from being connected."""
         self._trouble = ""
         """What the client was last told was wrong."""
+        self._listening: list[Listening] = []
+        self._denials: set[Denial] = set()
         self._lost_at_s = math.inf
         """Since when there is no connection where there was one."""
         self._moving = Moving()
@@ -223,8 +331,6 @@ class Link:
         self._ids = count(1)
         self.reconnects = 0
         """How often the connection came back: what was known before may be old."""
-        self.max_payload = MIB
-        """The size of a message, headers included, that the server takes; known once connected."""
         self.on_reconnect: list[Callable[[], None]] = []
 
     # From threads.
@@ -275,6 +381,23 @@ class Link:
         else:
             self.spawn(self._failed(AGREE))
 
+    def gather(
+        self, subject: str, is_all: Callable[[Sequence[Answer]], bool], *, within_s: float
+    ) -> list[Answer]:
+        """What all servers answer to a question to them all, in so much time.
+
+        That is over once `is_all` of what has come.
+        """
+
+        async def gather() -> list[Answer]:
+            client = await self._connected(self.options.timeout_s)
+            try:
+                return await client.gather(Outgoing(subject, b""), is_all, within_s)
+            except Lost as lost:
+                raise self._unavailable(str(lost)) from None
+
+        return self.run(gather())
+
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
         return f"{self._own_id}{next(self._ids)}"
@@ -303,6 +426,16 @@ class Link:
         return None if at is None else at.netloc.rpartition("@")[2]
 
     @property
+    def max_payload(self) -> int:
+        """The size of a message, headers included, that is taken of us; known once connected."""
+        return MIB if self._client is None else self._client.max_payload
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster that we are connected to; None for a server that is alone."""
+        return None if self._client is None else self._client.cluster
+
+    @property
     def server_version(self) -> str:
         return str(self.run(self._connected(self.options.timeout_s)).connected_server_version)
 
@@ -323,6 +456,7 @@ class Link:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        atexit.unregister(self.close)
         asyncio.run_coroutine_threadsafe(self._disconnect(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -342,6 +476,8 @@ class Link:
             if self._closed:
                 raise StoreClosed("the engine is closed")
             if self._loop is None:
+                # A loop that runs while the interpreter ends may bring the process down.
+                atexit.register(self.close)
                 self._own_id = secrets.token_hex(8) + "-"
                 self._loop = uvloop.new_event_loop()
                 self._thread = threading.Thread(
@@ -384,21 +520,20 @@ class Link:
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
         """Have `heard` called with what is published there, once the server knows of it."""
-
-        async def on_message(message: Any) -> None:
-            heard(message.data)
-
+        listening = Listening(subject, heard)
         client = await self._connected(self.options.timeout_s)
         try:
-            subscription = await client.subscribe(subject, cb=on_message)
+            await listening.begin(client)
             await client.flush(timeout=MAX_TRY_S)  # type: ignore[arg-type]
         except (nats.errors.Error, OSError) as error:
             raise self._unavailable(str(error) or "cannot subscribe") from None
-        return subscription
+        self._listening.append(listening)
+        return listening
 
-    async def unsubscribe(self, subscription: Listening) -> None:
+    async def unsubscribe(self, listening: Listening) -> None:
+        self._listening.remove(listening)
         try:
-            await subscription.unsubscribe()
+            await listening.end()
         except (nats.errors.Error, OSError) as error:
             logger.debug("could not unsubscribe: %s", error)
 
@@ -406,7 +541,7 @@ class Link:
         self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
     ) -> list[Answer]:
         until_s = time.monotonic() + (patience_s or self.options.timeout_s)
-        trouble = "no answer"
+        trouble, is_refused = "", False
         try_s = REPLICA_TRY_S if has_many else MAX_TRY_S
         for pause_s in pauses():
             left_s = until_s - time.monotonic()
@@ -422,15 +557,21 @@ class Link:
                     if not has_many:
                         self._moving.succeeded(request.subject)
                     return answers
-                trouble = passing
+                trouble, is_refused = passing
             except Lost as lost:
-                trouble = str(lost)
+                trouble = trouble or str(lost)
             if has_many:  # that any replica answers: another one the next time
                 try_s = min(2 * try_s, MAX_TRY_S)
             else:
                 await self._failed(request.subject)
             await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
-        raise self._unavailable(trouble)
+        if is_refused:
+            raise self._unavailable(trouble)
+        raise self._unreachable(trouble or "no answer")
+
+    def _unreachable(self, trouble: str) -> StoreUnreachable:
+        """What passes without anybody doing anything."""
+        return StoreUnreachable(f"{self.options.named()}: {trouble}")
 
     def _unavailable(self, trouble: str) -> StoreUnavailable:
         return StoreUnavailable(f"{self.options.named()}: {trouble}")
@@ -444,63 +585,112 @@ class Link:
         if self._lost_at_s + self.options.timeout_s < time.monotonic():
             until_s = 0.0  # it has been away for so long that nobody is to wait for it
         if client is None or client.is_closed:
-            if self._connecting is None:
-                self._connecting = asyncio.Lock()
-            async with self._connecting:
-                if self._client is None or self._client.is_closed:
-                    return await self._connect(patience_s)
-        while time.monotonic() < until_s:
+            await asyncio.wait({self._attempting()}, timeout=patience_s)
             client = self._client
-            if client is not None and client.is_connected:
-                return client
+            if client is None or client.is_closed:
+                trouble = f"cannot connect: {self._trouble or 'no answer in time'}"
+                raise (
+                    self._unavailable(trouble) if self._is_hopeless else self._unreachable(trouble)
+                )
+        while not client.is_connected:
+            if time.monotonic() >= until_s:
+                raise self._unreachable(self._trouble or "not connected")
             await asyncio.sleep(0.02)
-        raise self._unavailable(self._trouble or "not connected")
-
-    async def _connect(self, patience_s: float) -> _Client:
-        options = self.options
-        client = _Client(asyncio.get_running_loop())
-        self._trouble = ""
-        secure: dict[str, Any] = {}
-        if options.tls:
-            secure = {"tls": tls_context(options), "tls_handshake_first": options.tls_first}
-        connecting = client.connect(
-            servers=[f"{'tls' if options.tls else 'nats'}://{it}" for it in options.servers],
-            name="ebus",
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_to_server_handler=self._moving.next_server,
-            connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
-            ping_interval=PING_S,
-            max_outstanding_pings=2,
-            pending_size=0,  # what is not sent now must not be sent once nobody waits for it
-            **credentials(options),
-            **secure,
-        )
-        try:
-            await asyncio.wait_for(connecting, patience_s)
-            await client.open_inbox()
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            trouble = self._trouble or str(error) or type(error).__name__
-            await _close(client)
-            raise self._unavailable(f"cannot connect: {trouble}") from None
-        version = client.connected_server_version
-        if (version.major, version.minor) < LEAST_VERSION:
-            await _close(client)
-            least = ".".join(map(str, LEAST_VERSION))
-            raise self._unavailable(
-                f"the server is of version {version}, and ebus needs {least} or later"
-            )
-        self._client = client
-        self._lost_at_s = math.inf
-        self.max_payload = client.max_payload
         return client
 
-    async def _on_error(self, error: Exception) -> None:
-        self._trouble = str(error) or type(error).__name__
-        logger.debug("%s: %s", self.options.named(), self._trouble)
+    def _attempting(self) -> asyncio.Task[_Client | None]:
+        """One for all who wait; it goes on without them."""
+        attempt = self._attempt
+        if attempt is not None:
+            if not attempt.done():
+                return attempt
+            if attempt.result() is None and time.monotonic() < self._attempted_s + REFUSED_PAUSE_S:
+                return attempt
+        self._attempt = asyncio.get_running_loop().create_task(self._connect())
+        return self._attempt
+
+    async def _connect(self) -> _Client | None:
+        """Sets `_client`, or `_trouble` where it is hopeless."""
+        troubles = Troubles(self.options)
+        self._trouble, self._is_hopeless = "", False
+        try:
+            while not troubles.is_hopeless.is_set():
+                client = await self._try_to_connect(troubles)
+                if client is not None:
+                    before, self._client = self._client, client
+                    self._lost_at_s = math.inf
+                    if before is not None:
+                        for one in list(self._listening):
+                            await one.begin(client)
+                        await self._on_reconnect()
+                    return client
+                self._trouble = troubles.told()
+                await asyncio.sleep(RECONNECT_WAIT_S)
+        except (EbusError, nats.errors.Error, OSError) as error:  # a file of the options, say
+            self._trouble, self._is_hopeless = str(error), isinstance(error, EbusError)
+        else:
+            self._is_hopeless = True
+        finally:
+            self._attempted_s = time.monotonic()
+        return None
+
+    async def _try_to_connect(self, troubles: Troubles) -> _Client | None:
+        client = _Client(self.options, asyncio.get_running_loop())
+
+        async def on_error(error: Exception) -> None:
+            if self._client is client or denial_in(error):
+                self._hear_of(client, error)
+            else:
+                troubles.note(client.tried, error)
+                self._trouble = troubles.told()
+
+        async def on_close() -> None:
+            if self._client is client and not self._closed:
+                self.spawn(self._come_back())
+
+        is_connected = False
+        try:
+            if await connect(
+                client,
+                troubles,
+                error_cb=on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                closed_cb=on_close,
+                connect_timeout=min(MAX_TRY_S, self.options.timeout_s / 2),
+                reconnect_time_wait=RECONNECT_WAIT_S,
+                reconnect_to_server_handler=self._moving.next_server,
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                pending_size=0,  # what is not sent now must not be sent once nobody waits for it
+            ):
+                await client.open_inbox()
+                is_connected = True
+        except (nats.errors.Error, OSError) as error:
+            troubles.note(client.tried, error)
+        finally:
+            if not is_connected:
+                await _close(client)
+        return client if is_connected else None
+
+    async def _come_back(self) -> None:
+        """Servers have sent us away, which the client takes for the end: a user that is none any
+        more, or whose time is up."""
+        while True:
+            if await asyncio.shield(self._attempting()) is not None:
+                return
+            await asyncio.sleep(COME_BACK_S)
+
+    def _hear_of(self, client: _Client, error: Exception) -> None:
+        denial = denial_in(error)
+        if denial is None:
+            self._trouble = trouble_of(error, self.options).text
+            logger.debug("%s: %s", self.options.named(), self._trouble)
+            return
+        told = client.deny(denial)
+        if denial not in self._denials and len(self._denials) < MAX_DENIALS:
+            self._denials.add(denial)
+            logger.warning("%s: %s", self.options.named(), told)
 
     async def _on_disconnect(self) -> None:
         if self._client is not None:
@@ -512,9 +702,9 @@ class Link:
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
         self._moving.arrived()
-        self._lost_at_s = math.inf
         if self._client is not None:
-            self.max_payload = self._client.max_payload
+            _tell_of_tls(self._client)
+        self._lost_at_s = math.inf
         logger.warning("%s: connected again", self.options.named())
         for heard in list(self.on_reconnect):
             heard()
@@ -529,23 +719,20 @@ class Link:
         await asyncio.gather(*others, return_exceptions=True)
 
 
+def _tell_of_tls(client: Client) -> None:
+    """Tell the client's streams that they are encrypted.
+
+    It does not itself, and then asyncio warns at the end of each.
+    """
+    protocol = client._transport._io_writer._protocol  # type: ignore[union-attr]
+    protocol._over_ssl = bool(client.options.get("tls"))
+
+
 def pauses() -> Iterator[float]:
     """How long to wait before each further try."""
     yield from _PAUSES_S
     while True:
         yield _PAUSES_S[-1]
-
-
-def credentials(options: Options) -> dict[str, Any]:
-    """How to log in, as the client wants it. Reads the files that hold secrets."""
-    login: dict[str, Any] = {}
-    if options.credentials:
-        login["user_credentials"] = options.credentials
-    elif options.user:
-        login |= {"user": options.user, "password": options.secret() or ""}
-    elif (secret := options.secret()) is not None:
-        login["token"] = secret
-    return login
 
 
 async def _close(client: Client) -> None:
@@ -562,12 +749,13 @@ class _Errored(msgspec.Struct):
 _decode_error = msgspec.json.Decoder(_Errored).decode
 
 
-def _passing(answer: Answer) -> str | None:
-    """Why it is worth to ask again; None when this is the answer."""
+def _passing(answer: Answer) -> tuple[str, bool] | None:
+    """Why it is worth to ask again, and whether that is to no avail in the end; None when this is
+    the answer."""
     if answer.has_no_responders:
-        return "JetStream does not answer: it is not there, or not enabled for this account"
+        return "JetStream does not answer: it is not there, or not enabled for this account", True
     if answer.data[:1] == b"{" and b'"error"' in answer.data[:200]:
         error = _decode_error(answer.data).error
         if error is not None and is_passing(error):
-            return error.description
+            return error.description, error.err_code in NOT_ENABLED
     return None

@@ -58,6 +58,7 @@ from ebus.core.store import (
     Quota,
     Room,
     StreamInfo,
+    SupportsEventSize,
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
@@ -95,6 +96,7 @@ class JetStreamStore(
     SupportsGaps,
     SupportsIdLookup,
     SupportsQuota,
+    SupportsEventSize,
     SupportsWatch,
 ):
     """One tenant's log."""
@@ -154,26 +156,26 @@ class JetStreamStore(
         elif self._quota != NO_QUOTA or any(isinstance(it, ChangeSubscription) for it in writes):
             known.refresh()  # what others have stored counts too
         else:
-            is_fresh = False
+            is_fresh = known.look_again()
         settling = self._settling()
         for _ in range(MAX_TRIES):
             if not checked.is_plain:
                 known.prepare(good)
-            plan = plan_writes(
-                writes,
-                checked,
-                head=known.head,
-                now=utc_now(),
-                index=known,
-                room=self._room(),
-            )
-            if not plan.encoded and not is_fresh and _has_conflict(plan):
-                # Nothing is stored that would tell: another server's events may say otherwise.
-                is_fresh = True
-                known.doubt()
-                known.refresh()
-                continue
             try:
+                plan = plan_writes(
+                    writes,
+                    checked,
+                    head=known.head,
+                    now=utc_now(),
+                    index=known,
+                    room=self._room(),
+                )
+                if not plan.encoded and not is_fresh and _has_conflict(plan):
+                    # Nothing is stored that would tell: another server's events may say otherwise.
+                    is_fresh = True
+                    known.doubt()
+                    known.refresh()
+                    continue
                 self._store(plan)
             except WrongSequence:
                 is_fresh = True
@@ -205,7 +207,7 @@ class JetStreamStore(
     def _check(self, writes: Sequence[Write]) -> Checked:
         """As every store does; and what the server would not take is refused before it is sent."""
         checked = check_writes(writes, self._limits)
-        most = self._link.max_payload - HEADER_BYTES
+        most = self.max_event_json_bytes()
         for at, write in enumerate(writes):
             if isinstance(write, Append) and checked.refusals[at] is None:
                 checked.refusals[at] = _too_large(write, most, self._limits)
@@ -546,14 +548,17 @@ class JetStreamStore(
             known.is_current = False
             if missing > MAX_FILLED:
                 purge(self._link, self._log.name, {"seq": through + 1})
-            elif missing:
+            else:
                 self._fill(known.head, through)
             known.refresh()
             self._told(through)
             self._news.tell(through)
 
     def _fill(self, head: int, through: int) -> None:
-        """Take positions with messages that are no events, and take those away."""
+        """Take positions with messages that are no events, and take those away.
+
+        Also those of a time when this was cut off in between.
+        """
         for behind in range(head, through, MAX_BATCH_MESSAGES):
             many = min(MAX_BATCH_MESSAGES, through - behind)
             self._log.append([Outgoing(self._names.gap, b"")] * many, behind=behind)
@@ -568,6 +573,9 @@ class JetStreamStore(
     def stored_bytes(self) -> int:
         with self._call():
             return self._info().state.bytes + self._bucket.stream.info().state.bytes
+
+    def max_event_json_bytes(self) -> int:
+        return self._link.max_payload - HEADER_BYTES
 
     def set_quota(self, quota: Quota) -> None:
         self._quota = quota

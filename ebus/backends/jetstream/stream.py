@@ -12,6 +12,7 @@ from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
     ApiError,
+    Denied,
     Lost,
     WrongSequence,
     is_passing,
@@ -65,6 +66,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     max_msgs_per_subject: int = -1
     allow_direct: bool = False
     allow_atomic: bool = False
+    persist_mode: str = ""
     sealed: bool = False
     deny_delete: bool = False
     deny_purge: bool = False
@@ -135,7 +137,9 @@ class Stream:
     def info(self, *, subjects: str | None = None, offset: int = 0) -> StreamInfo:
         """What the leader says. With `subjects`, how many messages each such subject has."""
         request = {"subjects_filter": subjects, "offset": offset} if subjects else None
-        return _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        info = _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        self._has_replicas = info.config.num_replicas > 1
+        return info
 
     def agree(self, *, agrees: bool) -> None:
         """Say whether who has answered knew of what is known to be stored."""
@@ -313,6 +317,8 @@ class Stream:
                 if not is_in_doubt:
                     raise
             except StoreUnavailable as error:
+                if isinstance(error, Denied) and not is_in_doubt:
+                    raise
                 trouble = str(error)
             if sequence is None and is_in_doubt:
                 sequence = self._find(commit, behind, key, len(messages))

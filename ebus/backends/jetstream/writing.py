@@ -12,11 +12,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ebus.backends.jetstream.bucket import Bucket, Held
+from ebus.backends.jetstream.faults import WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
 from ebus.backends.jetstream.link import pauses
 from ebus.backends.jetstream.messages import Message, seen_in
 from ebus.backends.jetstream.naming import Names
 from ebus.backends.jetstream.reading import search
+from ebus.backends.jetstream.rules import check_settings
 from ebus.backends.jetstream.stream import Stream, StreamInfo
 from ebus.core.consumers import Subscription
 from ebus.core.errors import InvalidExpectation, StoreDamaged, StoreUnavailable
@@ -39,6 +41,9 @@ MAX_CATCH_UP = 2_000
 MAX_RECENT = 256
 """Events before the head that are looked at one by one for what must not be among them."""
 
+LOOK_AGAIN_S = 5.0
+"""How long a stream may be other than it was without anybody noticing."""
+
 MAX_KNOWN_VERSIONS = 50_000
 """Streams whose versions are remembered."""
 
@@ -56,6 +61,7 @@ class Known(Index):
         self._ids = ids
         self._names = names
         self._created = created
+        self._looked_s = time.monotonic()
         self.is_current = False
         """Whether all of this is so, unless somebody else has written."""
         self.head = 0
@@ -78,6 +84,7 @@ class Known(Index):
     def refresh(self, info: StreamInfo | None = None) -> None:
         """Ask the leader where the log is, and read what has come since."""
         info = info or self.info()
+        check_settings(info.config, self._names)
         state = info.state
         moved = state.last_seq - self.head
         if not self.is_current or moved:
@@ -87,6 +94,18 @@ class Known(Index):
         self.events = state.messages
         self.size_bytes = state.bytes
         self.is_current = True
+
+    def look_again(self) -> bool:
+        """Now and then: an operator may have changed a stream, or made another one of its name.
+
+        Says whether it has.
+        """
+        if time.monotonic() < self._looked_s + LOOK_AGAIN_S:
+            return False
+        self.refresh()
+        check_settings(self._bucket.stream.info().config, self._names)
+        self._looked_s = time.monotonic()
+        return True
 
     def info(self) -> StreamInfo:
         """What a leader says that has all that is known here.
@@ -201,9 +220,11 @@ class Known(Index):
 
     def event_at(self, position: int) -> Event:
         message = self._log.next(self._names.events, position)
-        if message is None or message.sequence != position:
-            raise StoreDamaged(f"{self._names.log}: there is no event at {position}")
-        return message.event
+        if message is not None and message.sequence == position:
+            return message.event
+        if self.info().state.first_seq > position:  # another server has trimmed it
+            raise WrongSequence(str(position))
+        raise StoreDamaged(f"{self._names.log}: there is no event at {position}")
 
     def stream_version(self, stream: str) -> int:
         if stream not in self._versions:
@@ -280,4 +301,6 @@ def version_in(message: Message) -> int:
 
 def gone(names: Names) -> StoreDamaged:
     """That a stream is not there which was."""
-    return StoreDamaged(f"the stream {names.log} or its bucket was deleted while it was in use")
+    return StoreDamaged(
+        f"the stream {names.log} or its bucket {names.bucket} was deleted: both have to be there"
+    )
