@@ -314,8 +314,10 @@ class Stream:
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
             except WrongSequence:
-                if not is_in_doubt:
+                if key is not None and not is_in_doubt:
                     raise
+                is_in_doubt = True  # a leader that was replaced says so of what the new one stores
+                trouble = "it is behind what is not stored yet"
             except StoreUnavailable as error:
                 if isinstance(error, Denied) and not is_in_doubt:
                     raise
