@@ -21,6 +21,7 @@ from ebus.backends.jetstream.faults import (
 from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
 from ebus.backends.jetstream.messages import (
     COMMIT,
+    EXPECTED_KEY,
     EXPECTED_KEY_SEQUENCE,
     EXPECTED_SEQUENCE,
     EXPECTED_STREAM,
@@ -314,7 +315,8 @@ class Stream:
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
             except WrongSequence:
-                if key is not None and not is_in_doubt:
+                has_more = any(EXPECTED_KEY.encode() in it.headers for it in messages)
+                if (key is not None or has_more) and not is_in_doubt:
                     raise
                 is_in_doubt = True  # a leader that was replaced says so of what the new one stores
                 trouble = "it is behind what is not stored yet"
