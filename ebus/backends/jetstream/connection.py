@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import nats.errors
@@ -16,6 +16,7 @@ from ebus.backends.jetstream.client import Answer, InboxClient, Listening, Outgo
 from ebus.backends.jetstream.connecting import Troubles, connect
 from ebus.backends.jetstream.faults import NOT_ENABLED, ApiError, Lost, is_passing
 from ebus.backends.jetstream.moving import STORE, Moving
+from ebus.backends.jetstream.pacing import pauses
 from ebus.backends.jetstream.trouble import Denial, denial_in, trouble_of
 from ebus.core.errors import EbusError, StoreUnavailable, StoreUnreachable
 
@@ -42,9 +43,6 @@ MAX_DENIALS = 100
 REPLICA_TRY_S = 0.15
 """How long the first try may take of what any replica can answer; each further one twice as long.
 One that hangs is asked like the others until they notice, which takes them minutes."""
-
-_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""Between tries; the last one again and again."""
 
 
 class Connection:
@@ -298,13 +296,6 @@ class Connection:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-
-
-def pauses() -> Iterator[float]:
-    """How long to wait before each further try."""
-    yield from _PAUSES_S
-    while True:
-        yield _PAUSES_S[-1]
 
 
 async def _close(client: InboxClient) -> None:

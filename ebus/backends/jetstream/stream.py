@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ebus.backends.jetstream.client import Answer, Outgoing
-from ebus.backends.jetstream.connection import MAX_TRY_S, pauses
+from ebus.backends.jetstream.connection import MAX_TRY_S
 from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
@@ -32,6 +32,7 @@ from ebus.backends.jetstream.messages import (
     header,
     pages_of,
 )
+from ebus.backends.jetstream.pacing import pauses
 from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from ebus.core.limits import KIB
 
