@@ -61,6 +61,11 @@ REPLICA_TRY_S = 0.15
 """How long the first try may take of what any replica can answer; each further one twice as long.
 One that hangs is asked like the others until they notice, which takes them minutes."""
 
+END_S = 5.0
+"""How long what runs on the loop may take to end once it is cancelled."""
+
+CANCEL_AGAIN_S = 0.1
+
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between tries; the last one again and again."""
 
@@ -198,7 +203,6 @@ class _Client(CarefulClient):
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
-        _tell_of_tls(self)
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
         await self.flush(MAX_TRY_S)  # type: ignore[arg-type]  # a refusal comes before that
@@ -702,8 +706,6 @@ class Link:
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
         self._moving.arrived()
-        if self._client is not None:
-            _tell_of_tls(self._client)
         self._lost_at_s = math.inf
         logger.warning("%s: connected again", self.options.named())
         for heard in list(self.on_reconnect):
@@ -713,19 +715,16 @@ class Link:
         if self._client is not None:
             self._client.lose_all()
             await _close(self._client)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-
-def _tell_of_tls(client: Client) -> None:
-    """Tell the client's streams that they are encrypted.
-
-    It does not itself, and then asyncio warns at the end of each.
-    """
-    protocol = client._transport._io_writer._protocol  # type: ignore[union-attr]
-    protocol._over_ssl = bool(client.options.get("tls"))
+        until_s = time.monotonic() + END_S
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            # One whose wait ends at this very moment does not notice that it is cancelled, and the
+            # client would go on connecting for ever.
+            for task in others:
+                task.cancel()
+            ended, _ = await asyncio.wait(others, timeout=CANCEL_AGAIN_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+            if time.monotonic() > until_s:
+                break
 
 
 def pauses() -> Iterator[float]:
