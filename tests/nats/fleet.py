@@ -33,7 +33,7 @@ from tests.nats.writers import (
 
 TENANT = "alice"
 KEY = f"key-of-{TENANT}-{'x' * 32}"
-TIMEOUT_S = 3
+TIMEOUT_S = 2
 
 WORKERS = (1, 2)
 """Of each server."""

@@ -265,6 +265,19 @@ def test_a_page_from_which_something_was_lost_has_no_hole(
     assert faults.happened
 
 
+@pytest.mark.parametrize("sent", [ONE, SOME])
+def test_what_one_leader_stores_is_there_once_though_another_refuses_it(
+    doors: Doors, proxy: Proxy, sent: list[object]
+) -> None:
+    """Both have it, and the one that has been replaced may be quicker."""
+    refused = b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 0"}}'
+    doors.store.append(events(0))
+    proxy.faults = faults = Once(Instead(b"", refused), answered=lambda it: is_commit(it.request))
+    assert doors.store.append(events(*sent)).first_position == 2
+    assert faults.happened
+    assert values(doors.other) == [0, *sent]
+
+
 def test_a_replica_that_hangs_is_not_waited_for(
     doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

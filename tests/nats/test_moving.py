@@ -39,6 +39,25 @@ def test_it_is_time_to_go_when_nothing_has_been_stored_for_a_while(clock: Clock)
     assert not at.failed("store")
 
 
+def test_what_fails_everywhere_is_less_and_less_of_a_reason_to_go(clock: Clock) -> None:
+    at = Moving()
+    times = []
+    for _ in range(3):
+        at.failed("a stream")
+        begun_s = clock.now_s
+        while not at.failed("a stream"):
+            clock.now_s += 1
+            at.succeeded("another")
+        times.append(clock.now_s - begun_s)
+        at.leave("a:4222")
+        at.arrived()
+    assert times == [MOVE_AFTER_S, 2 * MOVE_AFTER_S, 4 * MOVE_AFTER_S]
+    at.succeeded("a stream")
+    at.failed("a stream")
+    clock.now_s += MOVE_AFTER_S
+    assert at.failed("a stream")
+
+
 def test_who_stores_nothing_is_not_well_but_who_has_not_tried_for_long_may_be(
     clock: Clock,
 ) -> None:

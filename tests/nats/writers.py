@@ -217,10 +217,14 @@ class Writer(Client):
             appended = self._append(request, expect)
         except VersionConflict as error:
             request.is_refused = True
-            if error.current not in self._possible:
+            current = error.current or 0
+            if current in self._possible:
+                self._possible.add(self._version)
+                self._version = current
+            elif current < self._version:  # a leader that is cut off tells of old times
+                self._trouble(error)
+            else:
                 self.failures.append(f"own stream, at {self._version}: {error}")
-            self._version = error.current or 0
-            self._possible.clear()
             return
         if appended is not None:
             self._version += request.events

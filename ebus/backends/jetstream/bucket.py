@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ebus.backends.jetstream.client import Outgoing
+from ebus.backends.jetstream.connection import pauses
 from ebus.backends.jetstream.faults import WrongSequence
-from ebus.backends.jetstream.link import Outgoing, pauses
 from ebus.backends.jetstream.messages import Message, header
 from ebus.backends.jetstream.naming import Names, token_of
 from ebus.backends.jetstream.news import News

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from random import SystemRandom
-from typing import Any, Literal
+from typing import Any
 
 from nats.aio.client import Server
 
@@ -24,17 +24,29 @@ OF_LATE_S = 10.0
 PAUSE_S = 0.25
 """Before a server is tried again that could not be connected to."""
 
-Kind = Literal["store", "ask", "agree"]
-"""That who answers knows of all that is known here is to agree."""
+MAX_MOVE_AFTER_S = 60.0
+"""A stream that has no leader anywhere is no reason to disturb what others do."""
+
+STORE = "store"
+"""That something is stored."""
+
+AGREE = "agree"
+"""That who answers knows of all that is known here."""
 
 _random = SystemRandom()
 
 
 class Moving:
-    """What has become of what was asked for. Of the link's loop."""
+    """What has become of what was asked for. Of the link's loop.
+
+    Each thing that may fail is by itself: a leader that is cut off answers for its own streams.
+    """
 
     def __init__(self) -> None:
-        self._failing_since_s: dict[Kind, float] = {}
+        self._failing_since_s: dict[str, float] = {}
+        self._after_s = MOVE_AFTER_S
+        self._causes: set[str] = set()
+        """What failed when a server was left, and has not succeeded since."""
         self._not_stored_since_s = self._not_stored_at_s = math.inf
         self._left = ""
         """The server that was of no use, until there is a connection to another one."""
@@ -48,21 +60,26 @@ class Moving:
             and now_s - self._not_stored_at_s < OF_LATE_S
         )
 
-    def succeeded(self, kind: Kind) -> None:
-        if kind == "store":
+    def succeeded(self, thing: str) -> None:
+        if thing == STORE:
             self._not_stored_since_s = math.inf
-        self._failing_since_s.pop(kind, None)
+        self._failing_since_s.pop(thing, None)
+        if thing in self._causes:
+            self._causes.clear()
+            self._after_s = MOVE_AFTER_S
 
-    def failed(self, kind: Kind) -> bool:
+    def failed(self, thing: str) -> bool:
         """Note that the cluster did not do what it should; whether to go elsewhere."""
         now_s = time.monotonic()
-        if kind == "store":
+        if thing == STORE:
             self._not_stored_since_s = min(self._not_stored_since_s, now_s)
             self._not_stored_at_s = now_s
-        since_s = self._failing_since_s.setdefault(kind, now_s)
-        return now_s - since_s >= MOVE_AFTER_S
+        since_s = self._failing_since_s.setdefault(thing, now_s)
+        return now_s - since_s >= self._after_s
 
     def leave(self, server: str) -> None:
+        self._causes |= self._failing_since_s.keys()
+        self._after_s = min(2 * self._after_s, MAX_MOVE_AFTER_S)
         self._failing_since_s.clear()
         self._left = server
 

@@ -15,9 +15,11 @@ from ebus.backends.jetstream.bucket import (
     subscription_in,
 )
 from ebus.backends.jetstream.bucket import version_in as saved_version_in
+from ebus.backends.jetstream.client import Outgoing
+from ebus.backends.jetstream.connection import pauses
 from ebus.backends.jetstream.faults import NoStream, WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import Link, Outgoing, pauses
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import (
     EXPECTED_KEY,
     EXPECTED_KEY_SEQUENCE,

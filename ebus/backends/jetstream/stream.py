@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from ebus.backends.jetstream.client import Answer, Outgoing
+from ebus.backends.jetstream.connection import MAX_TRY_S, pauses
 from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
@@ -18,9 +20,10 @@ from ebus.backends.jetstream.faults import (
     is_passing,
     refusal,
 )
-from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import (
     COMMIT,
+    EXPECTED_KEY,
     EXPECTED_KEY_SEQUENCE,
     EXPECTED_SEQUENCE,
     EXPECTED_STREAM,
@@ -314,8 +317,11 @@ class Stream:
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
             except WrongSequence:
-                if not is_in_doubt:
+                has_more = any(EXPECTED_KEY.encode() in it.headers for it in messages)
+                if (key is not None or has_more) and not is_in_doubt:
                     raise
+                is_in_doubt = True  # a leader that was replaced says so of what the new one stores
+                trouble = "it is behind what is not stored yet"
             except StoreUnavailable as error:
                 if isinstance(error, Denied) and not is_in_doubt:
                     raise

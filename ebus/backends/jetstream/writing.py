@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ebus.backends.jetstream.bucket import Bucket, Held
+from ebus.backends.jetstream.connection import pauses
 from ebus.backends.jetstream.faults import WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import pauses
 from ebus.backends.jetstream.messages import Message, seen_in
 from ebus.backends.jetstream.naming import Names
 from ebus.backends.jetstream.reading import search
