@@ -158,18 +158,9 @@ class InboxClient(CarefulClient):
 
     async def open_inbox(self) -> None:
         inbox = self.new_inbox()
-        self.tell_of_tls()
         subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
         self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
         await self.flush(MAX_FLUSH_S)  # type: ignore[arg-type]  # a refusal comes before that
-
-    def tell_of_tls(self) -> None:
-        """Tell the client's streams that they are encrypted.
-
-        It does not itself, and then asyncio warns at the end of each.
-        """
-        protocol = self._transport._io_writer._protocol  # type: ignore[union-attr]
-        protocol._over_ssl = bool(self.options.get("tls"))
 
     async def _process_connect_init(self) -> None:
         self._inbox_denied = None

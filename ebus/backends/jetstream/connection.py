@@ -44,6 +44,11 @@ REPLICA_TRY_S = 0.15
 """How long the first try may take of what any replica can answer; each further one twice as long.
 One that hangs is asked like the others until they notice, which takes them minutes."""
 
+END_S = 5.0
+"""How long what runs on the loop may take to end once it is cancelled."""
+
+CANCEL_AGAIN_S = 0.1
+
 
 class Connection:
     """Made when it is first needed. Use it from its loop only.
@@ -279,8 +284,6 @@ class Connection:
 
     async def _on_reconnect(self) -> None:
         self.moving.arrived()
-        if self.client is not None:
-            self.client.tell_of_tls()
         self._lost_at_s = math.inf
         logger.warning("%s: connected again", self.options.named())
         for heard in list(self.on_reconnect):
@@ -292,10 +295,16 @@ class Connection:
         if self.client is not None:
             self.client.lose_all()
             await _close(self.client)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        until_s = time.monotonic() + END_S
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            # One whose wait ends at this very moment does not notice that it is cancelled, and the
+            # client would go on connecting for ever.
+            for task in others:
+                task.cancel()
+            ended, _ = await asyncio.wait(others, timeout=CANCEL_AGAIN_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+            if time.monotonic() > until_s:
+                break
 
 
 async def _close(client: InboxClient) -> None:
