@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ ALWAYS = Syncs(servers=1, told=1, lazy=0, interval_s=0)
 LAZY = Syncs(servers=1, told=1, lazy=1, interval_s=120)
 THREE_ALWAYS = Syncs(servers=3, told=3, lazy=0, interval_s=0)
 THREE_LAZY = Syncs(servers=3, told=3, lazy=3, interval_s=120)
-
-_numbers = count(1)
-
-
-@pytest.fixture
-def prefix() -> str:
-    """One that no other test has used."""
-    return f"worth{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")

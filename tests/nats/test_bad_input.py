@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,14 +44,6 @@ accounts {{
 
 AT = "2024-01-01T00:00:00Z"
 KEY = "acme-secret-key-123-aaaaaaaaaaaaaaaa"
-
-_numbers = count(1)
-
-
-@pytest.fixture
-def prefix() -> str:
-    """One that no other test has used."""
-    return f"bad{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")

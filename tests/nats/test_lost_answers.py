@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import count
 
 import pytest
 
@@ -21,8 +20,6 @@ from tests.nats.servers import NatsServer
 from tests.nats.wire import Answered, Faults, Instead, Proxy, Published, Way, proxy_before
 
 TIMEOUT_S = 1
-
-_numbers = count(1)
 
 API = "$JS.API"
 INFO, GET, DIRECT = f"{API}.STREAM.INFO.", f"{API}.STREAM.MSG.GET.", f"{API}.DIRECT.GET."
@@ -43,9 +40,9 @@ def proxy(nats_server: NatsServer) -> Iterator[Proxy]:
 class Doors:
     """Engines on one prefix: through the proxy, and past it."""
 
-    def __init__(self, stack: ExitStack, through: str, past: str) -> None:
+    def __init__(self, stack: ExitStack, prefix: str, through: str, past: str) -> None:
         self._stack = stack
-        self._prefix = f"lost{next(_numbers)}"
+        self._prefix = prefix
         self._through, self._past = through, past
         self.store = self.another(through)
         self.other = self.another(past)
@@ -58,9 +55,9 @@ class Doors:
 
 
 @pytest.fixture
-def doors(proxy: Proxy, nats_server: NatsServer) -> Iterator[Doors]:
+def doors(proxy: Proxy, nats_server: NatsServer, prefix: str) -> Iterator[Doors]:
     with ExitStack() as stack:
-        yield Doors(stack, proxy.location, f"//127.0.0.1:{nats_server.port}")
+        yield Doors(stack, prefix, proxy.location, f"//127.0.0.1:{nats_server.port}")
 
 
 def events(*values: object, stream: str | None = None) -> list[NewEvent]:

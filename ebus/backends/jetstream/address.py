@@ -186,8 +186,8 @@ class NatsSettings(SupportsSettings):
         parse(location, secure=self._secure)
 
 
-def _secret_in(setting: str, path: str) -> str:
-    """The one line of a file. Raises `StoreRefused`, which says nothing of what is in there."""
+def secret_file(setting: str, path: str) -> bytes:
+    """All that is in a file. Raises `StoreRefused`, which says nothing of what is in there."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_SECRET_FILE_BYTES + 1)
@@ -196,6 +196,12 @@ def _secret_in(setting: str, path: str) -> str:
         raise StoreRefused(f"{setting}: {path}: {reason}") from None
     if len(data) > MAX_SECRET_FILE_BYTES:
         raise StoreRefused(f"{setting}: {path} is too large for a file of one secret")
+    return data
+
+
+def _secret_in(setting: str, path: str) -> str:
+    """The one line of a file. Raises as `secret_file`."""
+    data = secret_file(setting, path)
     secret = data.decode(errors="replace").removesuffix("\n").removesuffix("\r")
     if not secret:
         raise StoreRefused(f"{setting}: {path} is empty")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from typing import Any
 from urllib.parse import ParseResult
@@ -11,7 +10,7 @@ from urllib.parse import ParseResult
 from nats.aio.client import Client, Srv
 from nats.aio.transport import TcpTransport
 
-from ebus.backends.jetstream.address import MAX_SECRET_FILE_BYTES, Options
+from ebus.backends.jetstream.address import Options, secret_file
 from ebus.backends.jetstream.tls import tls_context
 from ebus.backends.jetstream.trouble import Trouble, refuse_unfit, trouble_of
 from ebus.core.errors import StoreRefused
@@ -165,12 +164,7 @@ def credentials(options: Options) -> dict[str, Any]:
 
 def _check_credentials(path: str) -> None:
     """Refuse a file that cannot be one: the client would fail in ways of its own."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_SECRET_FILE_BYTES + 1)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "cannot be read"
-        raise StoreRefused(f"credentials: {path}: {reason}") from None
+    data = secret_file("credentials", path)
     parts = (b"-----BEGIN NATS USER JWT-----", b"-----BEGIN USER NKEY SEED-----")
-    if len(data) > MAX_SECRET_FILE_BYTES or not all(it in data for it in parts):
+    if not all(it in data for it in parts):
         raise StoreRefused(f"credentials: {path} is no NATS credentials file")
