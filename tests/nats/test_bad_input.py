@@ -28,6 +28,7 @@ from ebus.core.errors import (
 from ebus.core.filter import Filter
 from ebus.core.limits import KIB, MIB
 from ebus.core.store import TenantStore
+from ebus.core.tenant import TenantName
 from tests.http.conftest import write_config
 from tests.live_server import serving
 from tests.nats.configuration import SYSTEM_ACCOUNT
@@ -187,10 +188,34 @@ def test_a_stream_of_that_name_that_is_not_ours_is_left_alone(
                 engine.open(name)
             with pytest.raises(StoreForeign):
                 engine.drop(name)
-        with pytest.raises(StoreForeign):
-            engine.inspect("acme")
+        assert engine.absent([TenantName("acme"), TenantName("other"), TenantName("new")]) == {
+            "new"
+        }
+        for name in ("acme", "other"):
+            with pytest.raises(StoreForeign):
+                engine.inspect(name)
     ours = sorted(it for it in staff.names() if prefix in it)
     assert ours == [f"KV_{prefix}-other", f"{prefix}-acme"]
+
+
+@pytest.mark.parametrize("deleted", ["{}-acme", "KV_{}-acme"])
+def test_a_tenant_of_which_a_stream_was_deleted_does_not_begin_anew(
+    nats_server: NatsServer, staff: Staff, prefix: str, deleted: str
+) -> None:
+    with engine_at(nats_server.url, prefix=prefix) as engine:
+        acme = engine.open("acme")
+        acme.append([NewEvent.of("A", {})])
+        acme.save_checkpoint("mailer", 1)
+    staff.delete(deleted.format(prefix))
+    with engine_at(nats_server.url, prefix=prefix) as engine:
+        assert not engine.absent([TenantName("acme")])
+        with pytest.raises(StoreDamaged, match="both have to be there"):
+            engine.inspect("acme")
+        with pytest.raises(StoreDamaged, match="both have to be there"):
+            engine.open("acme")
+        engine.drop("acme")
+        assert engine.inspect("acme") == "new"
+        assert engine.open("acme").checkpoint("mailer") is None
 
 
 def test_a_stream_with_subjects_of_ours_is_told(

@@ -105,14 +105,9 @@ class JetStreamEngine(
 
     def _open(self, tenant: TenantName) -> JetStreamStore:
         names = Names(self._options.prefix, tenant)
+        info, bucket_info = self._both(names)
         # The bucket first: where there is a log, there is all of it.
-        info, bucket_info = self._info(names.log), self._info(names.bucket)
-        for found in (info, bucket_info):
-            if found is not None:
-                self._check_stream(found, names)
         if bucket_info is None:
-            if info is not None:
-                raise gone(names)
             self._check_stream(self._make(names.bucket, names), names)
         if info is None:
             try:
@@ -131,15 +126,8 @@ class JetStreamEngine(
         with self._lock:
             self._check_open()
         prefix = self._options.prefix
-        found: list[str] = []
-        while True:
-            request = {"subject": f"{prefix}.*.*.*", "offset": len(found)}
-            listed = _decode_listed(call(self._link, "STREAM.NAMES", request))
-            found += listed.streams or []
-            if not listed.streams or len(found) >= listed.total:
-                break
         names = []
-        for stream in found:
+        for stream in self._streams(f"{prefix}.*.*.*"):
             with suppress(InvalidTenantName):  # then it is somebody else's
                 if stream.startswith(f"{prefix}-"):
                     names.append(self._name(stream.removeprefix(f"{prefix}-")))
@@ -173,17 +161,20 @@ class JetStreamEngine(
     def inspect(self, name: str) -> str:
         tenant = self._name(name)
         names = Names(self._options.prefix, tenant)
-        info = self._info(names.log)
-        if info is None:
-            return "new"
-        self._check_stream(info, names)
-        return "ready"
+        info, _ = self._both(names)
+        return "new" if info is None else "ready"
 
     def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
-        try:
-            return frozenset(names) - frozenset(self.tenants())
+        with self._lock:
+            self._check_open()
+        try:  # of anybody's: a stream of that name that is not ours is not nothing
+            there = set(self._streams(">"))
         except StoreError:  # whoever asks for one of them is told
             return frozenset()
+        found = {name: Names(self._options.prefix, name) for name in names}
+        return frozenset(
+            name for name, it in found.items() if there.isdisjoint((it.log, it.bucket))
+        )
 
     def sizes(self, name: str) -> Sizes | None:
         names = Names(self._options.prefix, self._name(name))
@@ -213,6 +204,32 @@ class JetStreamEngine(
             return Stream(self._link, stream, has_replicas=False).info()
         except NoStream:
             return None
+
+    def _both(self, names: Names) -> tuple[StreamInfo | None, StreamInfo | None]:
+        """A tenant's log and bucket. Raises `StoreDamaged` where one of them was deleted.
+
+        The bucket is made first, and nothing is put there before there is a log.
+        """
+        log, bucket = self._info(names.log), self._info(names.bucket)
+        if log is None and bucket is not None:  # or another server has made both meanwhile
+            log = self._info(names.log)
+        for found in (log, bucket):
+            if found is not None:
+                self._check_stream(found, names)
+        is_new = log is None and (bucket is None or not bucket.state.last_seq)
+        if not is_new and (log is None or bucket is None):
+            raise gone(names)
+        return log, bucket
+
+    def _streams(self, subject: str) -> list[str]:
+        """The names of all streams that have subjects like this one."""
+        found: list[str] = []
+        while True:
+            request = {"subject": subject, "offset": len(found)}
+            listed = _decode_listed(call(self._link, "STREAM.NAMES", request))
+            found += listed.streams or []
+            if not listed.streams or len(found) >= listed.total:
+                return found
 
     def _make(self, stream: str, names: Names) -> StreamInfo:
         """Make a stream, or find that another server has just made it."""
