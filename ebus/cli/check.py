@@ -71,6 +71,7 @@ def _describe(config: Config, findings: Findings, acknowledgement: Acknowledgeme
         durability = f", durability {tenant.durability}" if tenant.durability else ""
         source = ", in the registry" if tenant.is_registered else ""
         state = ", suspended" if tenant.is_suspended else ""
+        state += ", read-only" if config.is_read_only(tenant.name) else ""
         found = findings.tenants.get(tenant.name, "new")
         click.echo(f"  {tenant.name}: {found}{durability}{source}{state}")
     of_engine = () if acknowledgement is None else acknowledgement.warnings

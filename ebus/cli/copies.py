@@ -55,8 +55,8 @@ class Place:
         self.tenants = engine.tenants
         if not isinstance(engine, SupportsBackup):
             fail(
-                f"The engine {name!r} keeps nothing on this machine's disk: there is nothing "
-                "to back up, to restore or to verify"
+                f"The engine {name!r} makes no backups. There is nothing to back up, to "
+                "restore or to verify; ebus copy takes its tenants to an engine that makes them"
             )
         self.engine: SupportsBackup = engine
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from ebus.cli import places
+from ebus.cli.copy_rounds import Following, ending
 from ebus.cli.failing import fail
-from ebus.cli.places import (
-    SOURCE_KEY,
-    TARGET_KEY,
-    failures_told,
-    open_place,
-    progress_bar,
-    report,
-)
-from ebus.core.engine import Engine
-from ebus.core.errors import EbusError
-from ebus.core.tenant import TenantName
-from ebus.moving import copy_log
+from ebus.cli.places import SOURCE_KEY, TARGET_KEY, failures_told, open_place
 
 
 @click.command()
@@ -32,6 +20,7 @@ from ebus.moving import copy_log
 @click.option("--all", "takes_all", is_flag=True, help="Every tenant of the source.")
 @places.first
 @places.last
+@click.option("--follow", is_flag=True, help="Go on copying what comes, until SIGINT; then finish.")
 @click.option("--no-checkpoints", is_flag=True, help="Copy events only.")
 @places.source_key_file
 @places.target_key_file
@@ -45,6 +34,7 @@ def copy(
     takes_all: bool,
     start: int,
     stop: int | None,
+    follow: bool,
     no_checkpoints: bool,
     source_key_file: str | None,
     target_key_file: str | None,
@@ -55,66 +45,36 @@ def copy(
 
     SOURCE and TARGET are engines (sqlite:data) or servers (http://host:8080). What is there already
     is compared, the rest is appended: run it again to go on after a crash, or to catch up with a
-    source that has grown. Ends with status 1 when TARGET is not a true copy.
+    source that has grown. With --follow it catches up by itself: once nobody writes to SOURCE any
+    more, Ctrl-C has it copy the rest, and end. Ends with status 1 when TARGET is not a true copy.
     """
     if takes_all and (tenant or renamed):
         fail("--all is without --tenant and --as")
     if takes_all and (places.is_server(source) or places.is_server(target)):
         fail("a key opens one tenant: with a server, copy one by one")
+    if follow and stop is not None:
+        fail("--follow goes on to the end: it is without --to")
     limits = places.limits_of(config_file)
     with (
         failures_told(),
         open_place(source, source_key_file, SOURCE_KEY, limits) as here,
         open_place(target, target_key_file, TARGET_KEY, limits) as there,
     ):
-        names: Sequence[TenantName]
-        if takes_all:
-            names = here.tenants()
-            if not names:
-                fail("the source has no tenants")
-        else:
-            names = [places.name_in(here, source, tenant)]
-        failed = 0
-        for name in names:
-            try:
-                _copy(
-                    here,
-                    there,
-                    name,
-                    TenantName(renamed or name),
-                    start=start,
-                    stop=stop,
-                    checkpoints=not no_checkpoints,
-                    quiet=quiet,
-                )
-            except EbusError as error:
-                click.echo(f"{name}: {error}", err=True)
-                failed += 1
-        if failed:
-            fail(f"{failed} of {len(names)} tenants were not copied" if takes_all else "Not copied")
-
-
-def _copy(
-    here: Engine,
-    there: Engine,
-    name: TenantName,
-    renamed: TenantName,
-    *,
-    start: int,
-    stop: int | None,
-    checkpoints: bool,
-    quiet: bool,
-) -> None:
-    source = here.open(name)
-    head = source.head()
-    with progress_bar(name, min(stop or head, head) - start + 1, quiet=quiet) as progress:
-        moved = copy_log(
-            source,
-            there.open(renamed),
+        name = None if takes_all else places.name_in(here, source, tenant)
+        following = Following(
+            here,
+            there,
+            name,
+            renamed,
             start=start,
             stop=stop,
-            checkpoints=checkpoints,
-            progress=progress,
+            checkpoints=not no_checkpoints,
+            quiet=quiet,
         )
-    report(name, moved, new="stored now", quiet=quiet)
-    source.close()
+        with ending(is_wanted=follow) as end:
+            following.run(end)
+        if not following.count:
+            fail("the source has no tenants")
+        if failed := len(following.failed):
+            several = f"{failed} of {following.count} tenants were not copied"
+            fail(several if takes_all else "Not copied")

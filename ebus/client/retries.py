@@ -21,7 +21,7 @@ PASSING = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 
 NOTHING_DONE = frozenset(
-    {"server_overloaded", "too_many_connections", "too_many_tails", "store_overloaded"}
+    {"server_overloaded", "too_many_connections", "too_many_tails", "store_overloaded", "read_only"}
 )
 """Codes with which a server says that it has not begun: then even what is unsafe may be sent."""
 

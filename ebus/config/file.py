@@ -37,6 +37,7 @@ from ebus.config.tenants import (
     Tenants,
     check_tenants,
     read_digest,
+    read_who,
 )
 from ebus.core.address import Address
 from ebus.core.errors import EngineError
@@ -61,6 +62,7 @@ TOP_KEYS = {
     "durability": DURABILITY,
     "limits": Key(mapping(LIMIT_KEYS), "{max_read_events: 10000}"),
     "tenant_limits": Key(mapping(TENANT_LIMIT_KEYS), "{max_stored_events: 1000000}"),
+    "read_only": Key(read_who, "true"),
     "tenants_visible": Key(choice(*get_args(Visible)), "all"),
     "trusted_proxies": Key(
         list_of("a proxy", parsed_by(parse_network, "str"), example='"10.0.0.0/8"'),
@@ -129,6 +131,7 @@ def read_file(path: str, file: ConfigFile | None = None) -> Reading:
         "tenants": tenants.configs,
         "tenant_limits": default_limits,
         "limits": limits,
+        "read_only": top.values.get("read_only", False),
         "tenants_visible": top.values.get("tenants_visible", "all"),
         "trusted_proxies": tuple(top.values.get("trusted_proxies", ())),
         "admin_key_digest": _admin_key_digest(top),

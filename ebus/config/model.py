@@ -119,6 +119,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     request_rate: Rate | None = None
     """For tenants that have none of their own."""
 
+    read_only: tuple[TenantName, ...] | bool = False
+    """Who may only read for the time being: these tenants, or all of them."""
+
     tenants_visible: Visible = "all"
     """Whose names a tenant is told."""
 
@@ -154,6 +157,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """What each admin key is called, by its digest."""
         own = {} if self.admin_key_digest is None else {self.admin_key_digest: ADMIN}
         return {**own, **{key.digest: key.name for key in self.admin_keys}}
+
+    def is_read_only(self, name: TenantName) -> bool:
+        return self.read_only if isinstance(self.read_only, bool) else name in self.read_only
 
     @property
     def single_tenant(self) -> bool:

@@ -21,6 +21,7 @@ from ebus.config.nodes import (
     mapping,
     parsed_by,
     read_line,
+    read_switch,
     read_text,
     text_of,
     told,
@@ -83,6 +84,29 @@ def _read_tenants(node: Node, mistakes: FileMistakes) -> list[Section] | None:
 
 
 TENANTS = Key(_read_tenants, f"[{_EXAMPLE}]")
+
+
+def read_who(node: Node, mistakes: FileMistakes) -> tuple[TenantName, ...] | bool:
+    """Reads true for all tenants, false for none, or a list of names.
+
+    Whether there are such tenants is not known here: the registry has some.
+    """
+    if isinstance(node, SequenceNode):
+        return tuple(_read_names(node, mistakes))
+    try:
+        return read_switch(node, mistakes)
+    except Wrong:
+        raise Wrong("must be true, false or a list of tenants") from None
+
+
+def _read_name(node: Node, mistakes: FileMistakes) -> TenantName:
+    try:
+        return TenantName(read_text(node, mistakes))
+    except InvalidTenantName as error:
+        raise Wrong(f"is none: {error}") from None
+
+
+_read_names = list_of("a tenant's name", _read_name, example='"alice"')
 
 
 class Tenants(msgspec.Struct, frozen=True):

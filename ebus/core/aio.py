@@ -458,6 +458,8 @@ class AsyncTenantStore:
             # It waits for the write that is under way, as writes do.
             change = partial(store.set_durability, terms.durability)
             await asyncio.get_running_loop().run_in_executor(self._threads, change)
+        if terms.quota.is_read_only:  # whoever is told so may count on it
+            await self._writes.drained()
 
     async def aclose(self) -> None:
         """Refuse what is new, finish what waits, close the store. Twice is fine."""

@@ -115,7 +115,8 @@ class SupportsAbsent(Protocol):
     def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
         """Those of the tenants of whom there is nothing at all: `inspect` would say `new`.
 
-        Changes nothing and raises nothing. May leave out any of which it is not certain.
+        Changes nothing. May leave out any of which it is not certain. Raises `StoreUnavailable`
+        where none can be asked for.
         """
         ...
 
@@ -195,17 +196,22 @@ class Findings(msgspec.Struct, frozen=True):
 def look_at(engine: Engine, names: Iterable[TenantName]) -> Findings:
     """Look at an engine and these tenants without changing anything.
 
-    An engine that cannot look ahead has nothing to say.
+    An engine that cannot look ahead has nothing to say. One that cannot be used is not asked for
+    any tenant: a cluster that is away would be waited for once more with each.
     """
     findings = Findings({}, [])
+    names = list(names)
+    absent: Set[TenantName] = frozenset()
     try:
         if isinstance(engine, SupportsHealth):
             engine.check_health()
+        if isinstance(engine, SupportsInspect) and isinstance(engine, SupportsAbsent):
+            absent = engine.absent(names)
     except EbusError as error:
+        # Each tenant would be told the same, and a cluster that is away takes its time every time.
         findings.refusals.append(str(error))
+        return findings
     if isinstance(engine, SupportsInspect):
-        names = list(names)
-        absent = engine.absent(names) if isinstance(engine, SupportsAbsent) else frozenset()
         for name in names:
             try:
                 findings.tenants[name] = "new" if name in absent else engine.inspect(name)
@@ -264,8 +270,10 @@ def _load_factory(name: str) -> EngineFactory:
     try:
         factory: EngineFactory = found[0].load()
     except ImportError as error:
-        extras = found[0].extras
-        package = f"'ebus[{','.join(extras)}]'" if extras else f"'{error.name}'"
+        extras, owner = found[0].extras, found[0].dist
+        package = f"'{error.name}'"
+        if extras and owner is not None:
+            package = f"'{owner.name}[{','.join(extras)}]'"
         raise EngineNotInstalled(
             f"the engine {name!r} needs {error.name}, which is not installed: pip install {package}"
         ) from error

@@ -36,6 +36,7 @@
     │   ├── StoreClosed           closed, or closing
     │   ├── StoreFull             the disk is used up
     │   │   └── QuotaExceeded     or what the tenant may take of it
+    │   ├── StoreReadOnly         its operator has writers wait
     │   ├── StoreOverloaded       more is waiting for this tenant than its queue may hold
     │   └── StoreUnavailable      the disk or the cluster failed
     │       └── StoreUnreachable  what stores it is another machine, which does not answer
@@ -253,6 +254,12 @@ class QuotaExceeded(StoreFull):
     """The tenant's own bound is reached."""
 
     code = "quota_exceeded"
+
+
+class StoreReadOnly(StoreError):
+    """Nothing is written for the time being, because the tenant is moved, say."""
+
+    code = "read_only"
 
 
 class StoreOverloaded(StoreError):

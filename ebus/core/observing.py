@@ -45,5 +45,8 @@ class SupportsSizes(Protocol):
     """The power to say how large tenants are, without opening any. Of an engine."""
 
     def sizes(self, name: str) -> Sizes | None:
-        """How large this tenant is; None when there is nothing of it. Raises `EngineError`."""
+        """How large this tenant is; None when there is nothing of it.
+
+        Raises `StoreUnavailable`.
+        """
         ...

@@ -72,6 +72,8 @@ class Plan(msgspec.Struct):
     """The last position, once the plan is carried out."""
 
     results: list[Written] = []
+    """What each write is answered, once the plan is carried out."""
+
     events: list[NewEvent] = []
     """Those that are new, at contiguous positions up to the head."""
 
@@ -82,7 +84,7 @@ class Plan(msgspec.Struct):
     """Of the events, where they are known."""
 
     encoded: list[bytes] = []
-    """The events as wire JSON."""
+    """The events as wire JSON: what an engine stores, and reads back as it is."""
 
     ids: dict[str, int] = {}
     """Positions of the events that have one."""
@@ -91,7 +93,7 @@ class Plan(msgspec.Struct):
     """The last version of each stream that changes."""
 
     subscriptions: dict[str, Subscription] = {}
-    """Those that change."""
+    """Those that change, as they are then: to be stored in the same commit as the events."""
 
     @property
     def types(self) -> list[str]:
@@ -110,7 +112,12 @@ def plan_writes(
 ) -> Plan:
     """The plan of these writes, if `head` is the last position so far.
 
-    `now` is the time stamp of events that have none. Raises `StoreFull` beyond the last position.
+    It stores nothing. To carry it out is to store `encoded` at the positions behind `head`, and
+    `subscriptions`, in one commit, and then to answer `results`; where both are empty there is
+    nothing to store. Until then nobody else may write, or the commit must fail where somebody has.
+
+    `now` is the time stamp of events that have none. `room` is what a quota leaves, None without
+    one. Raises `StoreFull` beyond the last position.
     """
     if checked.is_plain and room is None:
         return _plan_plainly(writes, checked, head, now)
@@ -167,6 +174,8 @@ class _Planning:
         return plan
 
     def _one(self, write: Write) -> Written:
+        if self._room is not None:
+            self._room.check_writable()
         if isinstance(write, Append):
             return self._append(write)
         known = self._subscription(write.name)

@@ -28,6 +28,7 @@ from ebus.core.errors import (
     InvalidRange,
     PositionConflict,
     QuotaExceeded,
+    StoreReadOnly,
 )
 from ebus.core.event import (
     CONTROL_CHARACTER,
@@ -520,6 +521,18 @@ class SupportsIdLookup(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsEventSize(Protocol):
+    """The power to say how large an event may be where it is stored, whatever the limits say."""
+
+    def max_event_json_bytes(self) -> int:
+        """Bytes of its wire JSON, with a position and a version of any length.
+
+        A larger one is refused with `EventTooLarge`. Raises `StoreUnavailable`.
+        """
+        ...
+
+
 class Quota(msgspec.Struct, frozen=True):
     """How much a tenant may store; None means as much as there is room for."""
 
@@ -528,6 +541,9 @@ class Quota(msgspec.Struct, frozen=True):
 
     max_bytes: int | None = None
     """Bytes that the tenant takes where it is stored, from 1 on, as `stored_bytes` says."""
+
+    is_read_only: bool = False
+    """Whether nothing may be stored at all, for the time being."""
 
 
 NO_QUOTA = Quota()
@@ -546,6 +562,7 @@ class SupportsQuota(Protocol):
 
         That is each append by itself, after which there would be more events or bytes, and each
         checkpoint of a new name where the bytes are used up. What is stored already stays.
+        Where it is read-only, every write is refused with `StoreReadOnly`.
         """
         ...
 
@@ -568,6 +585,11 @@ class Room:
         self._events = events
         self._size_bytes = size_bytes
         self._knows = knows
+
+    def check_writable(self) -> None:
+        """Raise `StoreReadOnly` unless something may be written."""
+        if self._quota.is_read_only:
+            raise StoreReadOnly("the tenant is read-only for the time being")
 
     def take_events(self, encoded: Sequence[bytes]) -> QuotaExceeded | None:
         """Take the room for an append; or say why there is too little, and take none."""

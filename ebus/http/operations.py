@@ -118,6 +118,7 @@ REASONS = (
     "position_conflict",
     "quota_exceeded",
     "rate_limited",
+    "read_only",
     "request_timeout",
     "server_overloaded",
     "store_busy",

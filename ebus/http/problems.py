@@ -25,6 +25,7 @@ from ebus.core.errors import (
     StoreError,
     StoreFull,
     StoreOverloaded,
+    StoreReadOnly,
     StoreRefused,
     StoreUnavailable,
     UnknownKey,
@@ -124,6 +125,9 @@ MEANINGS: dict[type[EbusError], _Meaning] = {
     StoreOverloaded: _Meaning(503, "Too many requests of this tenant are waiting; try again", 1),
     QuotaExceeded: _Meaning(
         507, "This tenant has stored as much as it may; nothing was stored", is_logged=False
+    ),
+    StoreReadOnly: _Meaning(
+        503, "This tenant is read-only for the time being; try again", 1, is_logged=False
     ),
     StoreFull: _Meaning(507, "The server has no space left; nothing was stored"),
     OutcomeUnknown: _Meaning(

@@ -30,6 +30,7 @@ CHANGEABLE = (
     "registry_revision",
     "tenant_limits",
     "durability",
+    "read_only",
     "tenants_visible",
     "trusted_proxies",
     "watch_config",
@@ -71,6 +72,10 @@ class Changes(msgspec.Struct, frozen=True):
     limits: tuple[TenantName, ...] = ()
     """Limits or durability, the tenant's own or those of all."""
 
+    read_only: tuple[TenantName, ...] = ()
+    writable: tuple[TenantName, ...] = ()
+    """Who may not write any more, and who may again."""
+
     settings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -87,6 +92,10 @@ class Changes(msgspec.Struct, frozen=True):
             yield f"keys of {len(self.keys)} changed {_listed(self.keys)}"
         if self.limits:
             yield f"limits of {len(self.limits)} {_listed(self.limits)}"
+        if self.read_only:
+            yield f"{len(self.read_only)} read-only now {_listed(self.read_only)}"
+        if self.writable:
+            yield f"{len(self.writable)} writable again {_listed(self.writable)}"
         yield from (f"{name} changed" for name in self.settings)
 
 
@@ -96,7 +105,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def terms_of(tenant: TenantConfig, config: Config) -> Terms:
-    return Terms(tenant.durability or config.durability, tenant.limits.quota)
+    quota = tenant.limits.quota
+    if config.is_read_only(tenant.name):
+        quota = msgspec.structs.replace(quota, is_read_only=True)
+    return Terms(tenant.durability or config.durability, quota)
 
 
 def changes_between(old: Config, new: Config) -> Changes:
@@ -110,7 +122,14 @@ def changes_between(old: Config, new: Config) -> Changes:
         limits=tuple(
             is_now.name
             for was, is_now in both
-            if was.limits != is_now.limits or terms_of(was, old) != terms_of(is_now, new)
+            if was.limits != is_now.limits
+            or (was.durability or old.durability) != (is_now.durability or new.durability)
+        ),
+        read_only=tuple(
+            it.name for _, it in both if new.is_read_only(it.name) and not old.is_read_only(it.name)
+        ),
+        writable=tuple(
+            it.name for _, it in both if old.is_read_only(it.name) and not new.is_read_only(it.name)
         ),
         settings=tuple(
             name

@@ -10,6 +10,7 @@ import msgspec
 
 from ebus.config import Config, KeyConfig, Scope, TenantConfig
 from ebus.core.aio import Terms
+from ebus.core.errors import StoreReadOnly
 from ebus.core.tenant import TenantName
 from ebus.http.failed_keys import FAILED_KEY_BUCKETS
 from ebus.http.figures import Figures, TenantFigures, WorkerFigures
@@ -57,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True):
         return expires_at_s is not None and expires_at_s <= time.time()
 
     def check(self, needs: Scope | None) -> None:
-        """Raises `Problem` 403 or 429, unless one more request is allowed."""
+        """Raises `Problem` 403 or 429, or `StoreReadOnly`, unless one more request is allowed."""
         if self.tenant.is_suspended:
             raise Problem(
                 403, "tenant_suspended", "This tenant is suspended; ask who runs the server"
@@ -72,6 +73,8 @@ class Entry(msgspec.Struct, frozen=True):
                 f"This API key may only {scope}",
                 {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
             )
+        if self.terms.quota.is_read_only and needs not in {None, "read"}:
+            raise StoreReadOnly(f"tenant {self.tenant.name} is read-only")
 
 
 class Roster(msgspec.Struct, frozen=True):
@@ -111,7 +114,8 @@ def _entries(
             take = partial(counters.events.take, number, rate)
             events = Meter(take, f"append {rate.per_second:g} events")
         for key in tenant.keys:
-            is_free = requests is None and key.scope == "both" and not tenant.is_suspended
+            is_shut = tenant.is_suspended or terms.quota.is_read_only
+            is_free = requests is None and key.scope == "both" and not is_shut
             yield (
                 key.digest,
                 Entry(

@@ -97,7 +97,11 @@ class Tenancy:
         """
         config = self.config
         engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
-        is_reached = await asyncio.to_thread(_refuse_bad_tenants, engine, config)
+        try:
+            is_reached = await asyncio.to_thread(_refuse_bad_tenants, engine, config)
+        except BaseException:
+            await asyncio.to_thread(engine.close)
+            raise
         self._engine = AsyncEngine(engine, limits=config.limits)
         self._engine.on_open = self._observe
         if is_reached:

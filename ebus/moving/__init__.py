@@ -21,11 +21,13 @@ from ebus.moving.errors import (
 )
 from ebus.moving.files import FileOutput, Input, Output, StreamOutput
 from ebus.moving.moved import Moved
+from ebus.moving.rounds import Copying
 
 __all__ = [
     "BrokenFile",
     "BrokenLine",
     "CannotKeep",
+    "Copying",
     "FileOutput",
     "Input",
     "MoveRefused",

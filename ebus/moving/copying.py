@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from ebus.core.errors import EbusError, InvalidRange
 from ebus.core.limits import MAX_POSITION
 from ebus.core.store import TenantStore
 from ebus.moving.errors import MoveRefused
@@ -13,6 +12,7 @@ from ebus.moving.lines import Batch, Gap, Progress, Saved, encode_gap, encode_sa
 from ebus.moving.moved import Moved
 from ebus.moving.placing import Placing
 from ebus.moving.reading import Readable, file_batches, keeps_metadata, stored_batches
+from ebus.moving.rounds import Copying, check_range, end_of
 
 
 def copy_log(
@@ -31,48 +31,8 @@ def copy_log(
     checkpoints, positions are copied: a lease that is under way, or an event that is parked, is
     not. Raises `MoveRefused`, before anything is stored where that can be.
     """
-    stop = _end_of(source, start, stop)
-    keeps = keeps_metadata(source) and keeps_metadata(target)
-    placing = Placing(target, keeps_metadata=keeps, progress=progress)
-    has_gaps = False
-    for piece in stored_batches(source, start, stop, keeps_metadata=keeps):
-        has_gaps = has_gaps or isinstance(piece, Gap)
-        placing.take(piece)
-    placing.settle()
-    if has_gaps:
-        _copy_versions(source, placing, stop)
-    return placing.moved(_copy_checkpoints(source, placing) if checkpoints else ())
-
-
-def _copy_versions(source: TenantStore, placing: Placing, stop: int) -> None:
-    """Streams of which nothing is left go on from their versions."""
-    if source.head() != stop:
-        return  # they may have gone on already
-    after = ""
-    while found := source.streams(after=after):
-        for info in found:
-            placing.set_version(info.stream, info.version)
-        after = found[-1].stream
-
-
-def _copy_checkpoints(source: TenantStore, placing: Placing) -> list[str]:
-    """Returns the names of those that have something parked."""
-    parked = []
-    refusal: EbusError | None = None
-    for name, position in source.checkpoints().items():
-        try:
-            placing.save(name, position)
-            known = source.subscription(name)
-        except EbusError as error:
-            if error.is_passing:
-                raise
-            refusal = refusal or error  # of a name that goes not over HTTP, say: the others do
-            continue
-        if known is not None and known.parked:
-            parked.append(name)
-    if refusal is not None:
-        raise refusal
-    return parked
+    copying = Copying(source, target, start=start, stop=stop)
+    return copying.finish(checkpoints=checkpoints, progress=progress)
 
 
 def export_log(
@@ -88,7 +48,8 @@ def export_log(
 
     From `start` to `stop`, both inclusive. Goes on behind what `output` has of them.
     """
-    stop = _end_of(source, start, stop)
+    check_range(start, stop)
+    stop = end_of(source, stop)
     written = _Written(progress)
     for piece in output.known():
         if not written.first:
@@ -177,7 +138,7 @@ def import_log(
     compared, and what it has not is appended: to import a file twice is fine. Raises `BrokenLine`,
     and then nothing is stored of what was read together with that line; mend it and import again.
     """
-    _check_range(start, stop)
+    check_range(start, stop)
     end = MAX_POSITION if stop is None else stop
     keeps = keeps_metadata(target)
     placing = Placing(target, keeps_metadata=keeps, progress=progress)
@@ -194,17 +155,3 @@ def _within(piece: Batch | Gap, start: int, stop: int) -> Batch | Gap:
     if isinstance(piece, Gap):
         return Gap(max(piece.first_position, start), min(piece.last_position, stop))
     return piece.between(start, stop)
-
-
-def _check_range(start: int, stop: int | None) -> None:
-    if not 1 <= start <= MAX_POSITION:
-        raise InvalidRange(f"a range begins at 1 to {MAX_POSITION}")
-    if stop is not None and not start <= stop <= MAX_POSITION:
-        raise InvalidRange("a range ends where it begins or behind that")
-
-
-def _end_of(source: TenantStore, start: int, stop: int | None) -> int:
-    """The last position to look at: the head, as it is now, or before it."""
-    _check_range(start, stop)
-    head = source.head()
-    return head if stop is None else min(stop, head)

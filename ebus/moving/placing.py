@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from ebus.core.errors import (
@@ -11,6 +11,7 @@ from ebus.core.errors import (
     IdConflict,
     InvalidBatch,
     InvalidEvent,
+    InvalidRange,
     PositionConflict,
     StoreFull,
     VersionConflict,
@@ -18,6 +19,7 @@ from ebus.core.errors import (
 from ebus.core.event import NewEvent
 from ebus.core.limits import MIB
 from ebus.core.store import Appended, Expectation, SupportsGaps, SupportsIdLookup, TenantStore
+from ebus.moving.checkpoints import Checkpoints
 from ebus.moving.errors import (
     BrokenLine,
     CannotKeep,
@@ -26,7 +28,7 @@ from ebus.moving.errors import (
     TargetDiffers,
 )
 from ebus.moving.known import At, Known, stored_lines
-from ebus.moving.lines import Batch, Gap, Saved
+from ebus.moving.lines import Batch, Gap, Progress, Saved
 from ebus.moving.moved import Moved
 
 BATCH_BYTES = 2 * MIB
@@ -46,11 +48,12 @@ class Placing:
         target: TenantStore,
         *,
         keeps_metadata: bool,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._target = target
         self._keeps_metadata = keeps_metadata
-        self._progress = progress
+        self.progress = progress
+        """Called with the number of events that were looked at."""
         self._head = target.head()
         self._known_to = self._head
         """Up to here the target had something before."""
@@ -76,7 +79,8 @@ class Placing:
             self._last = last
             # What the target has kept of what the source has trimmed is fine.
             self._known.skip(last)
-            if last > self._head:
+            # One that ends at the head may have been cut off before the engine was done with it.
+            if last > self._head or (last == self._head and isinstance(self._target, SupportsGaps)):
                 self._leave_gap(last)
             return
         self._note(piece)
@@ -105,8 +109,8 @@ class Placing:
     def _note(self, batch: Batch) -> None:
         self._events += len(batch.events)
         self._digest.update(_joined(batch.lines))
-        if self._progress is not None:
-            self._progress(len(batch.events))
+        if self.progress is not None:
+            self.progress(len(batch.events))
 
     def _bounded(self, batch: Batch) -> Iterator[Batch]:
         """In parts of as many as one append may hold."""
@@ -142,17 +146,25 @@ class Placing:
             try:
                 return self._append_once(batch, events, expect)
             except EbusError as error:
+                if failures and isinstance(error, TargetChanged) and self._is_there(batch):
+                    return None  # what nobody knew of has been done meanwhile
                 failures += 1
                 if not error.is_passing or isinstance(error, StoreFull) or failures == ATTEMPTS:
                     raise
             time.sleep(FIRST_PAUSE_S * 2 ** (failures - 1))
             head = self._target.head()
-            if head == batch.last_position:
-                lines = [line for _, line in self._lines(batch.first_position, head)]
-                if lines == list(batch.lines):
-                    return None
-            if head != batch.first_position - 1:
-                raise self._changed(head)
+            if head == batch.first_position - 1:
+                continue
+            if self._is_there(batch):
+                return None
+            raise self._changed(head)
+
+    def _is_there(self, batch: Batch) -> bool:
+        """Whether the target ends with these events."""
+        last = batch.last_position
+        return self._target.head() == last and list(batch.lines) == [
+            line for _, line in self._lines(batch.first_position, last)
+        ]
 
     def _append_once(
         self, batch: Batch, events: Sequence[NewEvent], expect: Expectation
@@ -164,6 +176,11 @@ class Placing:
         except VersionConflict as error:
             if self._set_versions(batch, expect, error):
                 return self._append_once(batch, events, expect)
+            if self._gaps:
+                raise CannotKeep(
+                    f"{error}: events of it were trimmed before they were copied; copy to a new "
+                    "tenant instead, which begins behind them"
+                ) from None
             raise _broken(batch, 0, f"{error}, though the events before it are there") from None
         except InvalidEvent as error:
             problem = f"{error.field}: {error.problem}" if error.field else error.problem
@@ -212,6 +229,11 @@ class Placing:
             target.leave_gap(last, expected=self._head)
         except PositionConflict as error:
             raise self._changed(error.current) from None
+        except InvalidRange as error:
+            raise CannotKeep(
+                f"positions {self._head + 1} to {last} hold nothing, since they were trimmed: "
+                f"{error}; copy to a new tenant instead, which begins behind them"
+            ) from None
         self._head = last
 
     def _set_versions(self, batch: Batch, expect: Expectation, error: VersionConflict) -> bool:
@@ -243,6 +265,11 @@ class Placing:
 
     # The end
 
+    @property
+    def appended(self) -> int:
+        """How many events were stored so far that were not there before."""
+        return self._appended
+
     def save(self, name: str, position: int) -> None:
         """Save a checkpoint, unless the target's own is further on: it never goes back."""
         self._checkpoints += 1
@@ -253,26 +280,28 @@ class Placing:
             self._target.save_checkpoint(name, position, expected=known or 0)
 
     def settle(self) -> None:
-        """Read back what was appended and compare it. Raises `TargetDiffers`."""
+        """Read back what was appended since the last time. Raises `TargetDiffers`."""
         if self._first_appended:
             for _, line in self._lines(self._first_appended, self._last):
                 self._digest_there.update(line + b"\n")
+            self._first_appended = 0
         if self._digest.digest() != self._digest_there.digest():
             raise TargetDiffers(
                 f"what was read back from the target, up to position {self._last}, is not what was "
                 f"sent: SHA-256 {self._digest_there.hexdigest()}, not {self._digest.hexdigest()}"
             )
 
-    def moved(self, parked: Sequence[str] = ()) -> Moved:
+    def moved(self, beside: Checkpoints | None = None) -> Moved:
+        """What has become of it; `beside` it these checkpoints were copied."""
         return Moved(
             first_position=self._first,
             last_position=self._last,
             events=self._events,
             appended=self._appended,
             digest=self._digest.hexdigest(),
-            checkpoints=self._checkpoints,
-            ahead=self._ahead,
-            parked=parked,
+            checkpoints=self._checkpoints + (beside.count if beside else 0),
+            ahead=[*self._ahead, *(beside.ahead if beside else ())],
+            parked=beside.parked if beside else (),
         )
 
 

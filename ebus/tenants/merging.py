@@ -20,7 +20,18 @@ def with_registered(config: Config, snapshot: Snapshot) -> Config:
     if conflicts:
         mistakes = [Mistake("", message) for message in list(conflicts.values())[:_TOLD_CONFLICTS]]
         raise ConfigError(mistakes, config_file=config.config_file)
-    return _merged(config, snapshot, snapshot.tenants)
+    return _with_warnings(_merged(config, snapshot, snapshot.tenants))
+
+
+def _with_warnings(config: Config) -> Config:
+    """With one for names that no tenant has."""
+    if isinstance(config.read_only, bool):
+        return config
+    strangers = set(config.read_only) - {tenant.name for tenant in config.tenants}
+    if not strangers:
+        return config
+    warning = f"read_only names who is no tenant: {', '.join(sorted(strangers)[:_TOLD_CONFLICTS])}"
+    return msgspec.structs.replace(config, warnings=(*config.warnings, warning))
 
 
 def following(config: Config, snapshot: Snapshot) -> tuple[Config, list[str]]:

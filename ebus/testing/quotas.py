@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ebus.core.engine import Engine
-from ebus.core.errors import QuotaExceeded
+from ebus.core.errors import QuotaExceeded, StoreReadOnly
 from ebus.core.event import NewEvent
 from ebus.core.store import Append, Appended, Quota, SaveCheckpoint, SupportsQuota, TenantStore
 from ebus.testing.events import numbered
@@ -129,3 +129,20 @@ class Quotas(Suite):
         store.append(numbered(1))
         other = engine.open(f"{ALICE}-2")
         assert other.append(numbered(5)) == Appended(1, 5)
+
+    def test_what_is_read_only_takes_nothing_and_says_everything(
+        self, store: TenantStore, bound: Callable[[Quota], None]
+    ) -> None:
+        store.append(numbered(2))
+        store.save_checkpoint("mailer", 1)
+        bound(Quota(is_read_only=True))
+        refused = store.commit(
+            [Append(numbered(1)), SaveCheckpoint("mailer", 2), SaveCheckpoint("new", 1)]
+        )
+        assert [type(it) for it in refused] == [StoreReadOnly] * 3
+        with pytest.raises(StoreReadOnly):
+            store.lease("mailer", max_events=1)
+        assert (store.head(), store.checkpoints()) == (2, {"mailer": 1})
+        assert len(store.read(1).events) == 2
+        bound(Quota())
+        assert store.append(numbered(1)) == Appended(3, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from itertools import count
 from typing import Any
@@ -32,6 +33,19 @@ class Peeking:
 
     def peek(self, prefix: str, name: str) -> Peeked:
         return self._loop.run_until_complete(self._peek(prefix, name))
+
+    def last(self, stream: str, subject: str) -> bytes | None:
+        """What the leader has as the last message of a subject."""
+        request = {"last_by_subj": subject}
+        answer = self._loop.run_until_complete(self._ask(f"STREAM.MSG.GET.{stream}", request))
+        return base64.b64decode(answer["message"]["data"]) if "message" in answer else None
+
+    def subjects(self, stream: str) -> list[str]:
+        """All that have a message."""
+        answer = self._loop.run_until_complete(
+            self._ask(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+        )
+        return sorted(answer["state"]["subjects"])
 
     async def _peek(self, prefix: str, name: str) -> Peeked:
         events = [

@@ -10,12 +10,11 @@ import pytest
 
 from ebus.backends.jetstream.address import (
     MAX_SECRET_FILE_BYTES,
-    SETTINGS,
     NatsSettings,
     Options,
     parse,
-    spelled_in_address,
 )
+from ebus.backends.jetstream.settings import SETTINGS, spelled_in_address
 from ebus.core.address import SupportsSettings
 from ebus.core.errors import InvalidInput, StoreRefused
 
@@ -38,7 +37,7 @@ def test_an_address_of_servers_alone_has_every_default() -> None:
         prefix="ebus",
         storage="file",
         require_durable=False,
-        timeout_s=5.0,
+        timeout_s=10.0,
     )
 
 

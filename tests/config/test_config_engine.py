@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ebus.backends.jetstream.address import SETTINGS, parse, spelled_in_address
+from ebus.backends.jetstream.address import Options, parse
+from ebus.backends.jetstream.settings import SETTINGS, spelled_in_address
 from ebus.core.engine import settings_of
 from tests.config import nats_factory
 from tests.config.tenants_yaml import ONE_TENANT, load, mistakes
@@ -252,3 +253,6 @@ def test_every_setting_is_documented(name: str) -> None:
     [row] = [line for line in page.splitlines() if line.startswith(f"| `nats.{name}` | ")]
     option = spelled_in_address(name)
     assert name in {"servers", "tls"} or f"| `{option}` |" in row
+    default = getattr(Options(servers=("h1:4222",)), option) if name != "servers" else None
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        assert f"| {default:g} |" in row

@@ -221,6 +221,7 @@ def test_every_documented_key_is_accepted(tmp_path: Path) -> None:
         "trusted_proxies": ["10.0.0.0/8"],
         "admin_key_sha256": "1" * 64,
         "admin_keys": [{"name": "anna", "api_key_sha256": "2" * 64}],
+        "read_only": ["alice"],
         "watch_config": False,
         "tenants": [tenant],
     }

@@ -245,14 +245,14 @@ def test_an_alias_that_leads_back_to_itself_is_just_a_mistake(tmp_path: Path, te
             "retention: 1",
             "unknown key retention; "
             "known here are data_dir, engine, store_backend, durability, limits, "
-            "tenant_limits, tenants_visible, trusted_proxies, admin_key_sha256, "
+            "tenant_limits, read_only, tenants_visible, trusted_proxies, admin_key_sha256, "
             "admin_keys, watch_config, tenants",
         ),
         (
             "? [a, b]\n: 1",
             "unknown key; "
             "known here are data_dir, engine, store_backend, durability, limits, "
-            "tenant_limits, tenants_visible, trusted_proxies, admin_key_sha256, "
+            "tenant_limits, read_only, tenants_visible, trusted_proxies, admin_key_sha256, "
             "admin_keys, watch_config, tenants",
         ),
     ],

@@ -12,15 +12,16 @@ import pytest
 
 from ebus import Appended, EbusError, Limits, NewEvent
 from ebus.backends.memory import Log, MemoryEngine, MemoryStore
-from ebus.core.aio import AsyncEngine, AsyncTenantStore
+from ebus.core.aio import AsyncEngine, AsyncTenantStore, Terms
 from ebus.core.errors import (
     EngineError,
     InvalidEvent,
     StoreClosed,
     StoreOverloaded,
+    StoreReadOnly,
     StoreUnavailable,
 )
-from ebus.core.store import WirePage, Write, Written
+from ebus.core.store import Quota, WirePage, Write, Written
 from ebus.core.tenant import TenantName
 
 Test = Callable[[], Coroutine[None, None, None]]
@@ -430,5 +431,24 @@ def test_what_is_no_event_is_refused_as_the_store_does() -> None:
         with pytest.raises(InvalidEvent):
             await tenant.append([NewEvent("T", 5)])  # type: ignore[arg-type]
         await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_tenant_is_read_only_once_no_write_is_under_way_any_more() -> None:
+    async def scenario() -> None:
+        async with gated() as (tenant, store, _):
+            [append] = await begun(tenant, [event()])
+            await asyncio.to_thread(store.begun.wait, 60)
+            bound = asyncio.create_task(tenant.bound(Terms(quota=Quota(is_read_only=True))))
+            await asyncio.sleep(0)
+            assert not bound.done()
+            store.gate.set()
+            await bound
+            assert isinstance(append.exception(), StoreReadOnly)  # it came too late
+            with pytest.raises(StoreReadOnly):
+                await tenant.append([event()])
+            await tenant.bound(Terms())
+            await tenant.append([event()])
 
     asyncio.run(scenario())

@@ -53,13 +53,19 @@ def assert_same_json(output: Output, shown: str) -> None:
         assert_went_well(output)
 
 
+_BELOW = ("WARNING: ", "What an acknowledgement is worth: ")
+
+
 def assert_same_log(shown: str, lines: Sequence[str]) -> None:
-    """The same lines at the beginning, each with a time stamp, and nothing but warnings below."""
+    """The same lines at the beginning, each with a time stamp.
+
+    Below are nothing but warnings, and what an acknowledgement is worth.
+    """
     expected = shown.splitlines()
     assert all(_STAMP.match(line) for line in [*expected, *lines])
     given = [_STAMP.sub("", line, count=1) for line in lines]
     assert given[: len(expected)] == [_STAMP.sub("", line, count=1) for line in expected]
-    assert all(line.startswith("WARNING: ") for line in given[len(expected) :])
+    assert all(line.startswith(_BELOW) for line in given[len(expected) :])
 
 
 def _assert_problem(output: Output, status: int, title: str, detail: str) -> None:

@@ -53,6 +53,7 @@ STATUSES = {
     "StoreFull": 507,
     "QuotaExceeded": 507,
     "StoreOverloaded": 503,
+    "StoreReadOnly": 503,
     "StoreUnavailable": 503,
     "StoreUnreachable": 503,
     "OutcomeUnknown": 503,

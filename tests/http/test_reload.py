@@ -235,6 +235,50 @@ def test_a_durability_that_changes_holds_for_stores_that_are_open(server: Reload
     assert "limits of 1 [alice]" in server.reload(tenant("alice"), tenant("bob"))
 
 
+def test_who_is_read_only_reads_on_and_others_write(server: Reloading) -> None:
+    assert server.append("alice") == server.append("bob") == 200
+    head = server.ask("alice").json()["position"]
+    said = server.reload(tenant("alice"), tenant("bob"), read_only=["alice", "nobody"])
+    assert "config reloaded: 1 read-only now [alice]" in said
+    assert "read_only names who is no tenant: nobody" in said
+    refused = server.ask("alice", "POST", "/events", json=EVENT)
+    assert (refused.status_code, refused.json()["code"]) == (503, "read_only")
+    assert refused.headers["Retry-After"] == "1"
+    checkpoint = "/subscriptions/mailer/position"
+    for method, path in (("POST", f"/subscriptions/{'mailer'}/lease"), ("PUT", checkpoint)):
+        answer = server.ask("alice", method, path, json={"position": 1})
+        assert (answer.status_code, answer.json()["code"]) == (503, "read_only"), path
+    assert server.statuses("alice", method="POST", path="/events", json=EVENT) == {503}
+    assert server.statuses("alice", path="/events?from=1") == {200}
+    assert server.ask("alice").json()["position"] == head
+    assert server.append("bob") == 200
+    assert "1 writable again [alice]" in server.reload(tenant("alice"), tenant("bob"))
+    assert server.append("alice") == 200
+    server.reload(tenant("alice"), tenant("bob"), read_only=True)
+    assert server.append("alice") == server.append("bob") == 503
+
+
+def test_a_write_that_had_begun_when_its_tenant_became_read_only_is_refused(
+    server: Reloading,
+) -> None:
+    server.append("alice")
+    head = server.ask("alice").json()["position"]
+    body = json.dumps(EVENT).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.server.port, timeout=60)
+    connection.putrequest("POST", "/events")
+    for name, value in {"X-API-Key": key_of("alice"), "Content-Length": len(body)}.items():
+        connection.putheader(name, str(value))
+    connection.putheader("Content-Type", "application/json")
+    connection.endheaders()
+    connection.send(body[:5])
+    server.reload(tenant("alice"), tenant("bob"), read_only=True)
+    connection.send(body[5:])
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (503, "read_only")
+    connection.close()
+    assert server.ask("alice").json()["position"] == head
+
+
 def test_who_sees_whom_changes(server: Reloading) -> None:
     said = server.reload(tenant("alice"), tenant("bob"), tenants_visible="own")
     assert "tenants_visible changed" in said

@@ -210,6 +210,9 @@ def test_changes_are_told_by_names(tmp_path: Path) -> None:
         "tenants_visible changed, trusted_proxies changed"
     )
     assert str(changes_between(old, old)) == "nothing has changed"
+    shut = config_of(tmp_path, "alice", "bob", "carol", read_only=["bob"])
+    assert str(changes_between(old, shut)) == "1 read-only now [bob]"
+    assert str(changes_between(shut, old)) == "1 writable again [bob]"
     assert str(Changes(removed=(ALICE, BOB))) == "2 tenants removed [alice bob]"
 
 

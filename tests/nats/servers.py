@@ -6,7 +6,9 @@ Their directories are the test's. Whatever happens, no server outlives the proce
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -125,10 +127,14 @@ class NatsServer(Running):
         """Start it without waiting for anything, with the ports and the files that it had."""
         assert not self.is_running, f"{self.name} runs already"
         self.directory.mkdir(parents=True, exist_ok=True)
-        file = self.directory / f"{self.name}.conf"
-        file.write_text(self._configuration())
-        command = [*self.place.within, str(self._binary), "--config", str(file)]
+        self._file.write_text(self._configuration())
+        command = [*self.place.within, str(self._binary), "--config", str(self._file)]
         self._process = GuardedProcess(command, self._log)
+
+    def reload(self) -> None:
+        """Have it read `config` as it is now, of which it takes what it can without a restart."""
+        self._file.write_text(self._configuration())
+        os.kill(self.pid, signal.SIGHUP)
 
     def wait_ready(self, timeout_s: float = TIMEOUT_S) -> None:
         """Until it serves; with JetStream, until its streams are there, and current."""
@@ -167,6 +173,10 @@ class NatsServer(Running):
     @property
     def _log(self) -> Path:
         return self.directory / f"{self.name}.log"
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / f"{self.name}.conf"
 
     def _configuration(self) -> str:
         return configuration(

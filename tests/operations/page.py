@@ -1,17 +1,13 @@
-"""The page on operations → the blocks that a shell runs, in order, and all that is set apart."""
+"""A page on operations → the blocks that a shell runs, in order, and all that is set apart."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from tests.conftest import ROOT
 from tests.guide.markdown import Guide
-
-PAGE = ROOT / "docs" / "operations.md"
-
-ON_YOUR_MACHINE = ("it installs packages and makes a user",)
-"""Why a block is not run: all the reasons that there may be."""
 
 NO_COMMANDS = frozenset({"text", "yaml"})
 """What a fence calls that which nobody types."""
@@ -26,6 +22,21 @@ _ABSOLUTE = re.compile(r"(?<![\w}$./\"'&+])/(?:etc|opt|var|root|mnt|tmp|usr|srv|
 """A path of the machine itself, where one below `$ROOT` is meant."""
 
 
+_FIRST_WORDS = frozenset(
+    {
+        "ebus",
+        "systemctl",
+        "journalctl",
+        "curl",
+        "nginx",
+        "apt-get",
+        "promtool",
+        "tar",
+        "nats-server",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Block:
     """Something between two fences. `reason` says why it is for the reader's machine only."""
@@ -37,31 +48,66 @@ class Block:
     reason: str | None
 
 
-def blocks() -> list[Block]:
-    page = PAGE.read_text()
-    headings = [
-        (match.start(), match[1])
-        for match in re.finditer(r"^#+ (.*)$", _without_blocks(page), re.MULTILINE)
-    ]
-    return [
-        Block(
-            found["language"],
-            found["text"],
-            page.count("\n", 0, found.start("language")) + 1,
-            [text for at, text in headings if at < found.start()][-1],
-            found["reason"],
-        )
-        for found in _FENCED.finditer(page)
-    ]
+class Page:
+    """One page of the docs."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text()
 
-def _without_blocks(page: str) -> str:
-    """The page with its blocks blanked out: a comment of a shell is no heading."""
-    return _FENCED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), page)
+    def blocks(self) -> list[Block]:
+        headings = [
+            (match.start(), match[1])
+            for match in re.finditer(r"^#+ (.*)$", self._without_blocks(), re.MULTILINE)
+        ]
+        return [
+            Block(
+                found["language"],
+                found["text"],
+                self.text.count("\n", 0, found.start("language")) + 1,
+                [text for at, text in headings if at < found.start()][-1],
+                found["reason"],
+            )
+            for found in _FENCED.finditer(self.text)
+        ]
 
+    def runnable(self) -> list[Block]:
+        return [block for block in self.blocks() if block.language == "sh" and block.reason is None]
 
-def runnable() -> list[Block]:
-    return [block for block in blocks() if block.language == "sh" and block.reason is None]
+    def indented(self) -> list[str]:
+        """What is set apart by four spaces, which says not whether it is a command."""
+        return [block.text for block in Guide(self.path).blocks if block.language == "indented"]
+
+    def commands_in_sentences(self) -> set[str]:
+        """Inline code that one could type; `ebus check` and the like are names of commands."""
+        return {
+            code
+            for code in re.findall(r"`([^`]+)`", self._without_blocks())
+            if len(code.split()) > 1
+            and code.split()[0] in _FIRST_WORDS
+            and not re.fullmatch(r"ebus \w+", code)
+        }
+
+    def check_every_block(self, reasons: Sequence[str]) -> None:
+        """Each is run, or says why not: with these reasons, and no others."""
+        for block in self.blocks():
+            assert block.language in {"sh", *NO_COMMANDS}, f"line {block.line}"
+            assert block.reason is None or block.language == "sh", f"line {block.line}"
+        assert [it.reason for it in self.blocks() if it.reason is not None] == list(reasons)
+        assert self.indented() == []
+        assert self.text.count("\n```") == 2 * len(self.blocks())
+        for block in self.runnable():
+            assert paths_outside(block) == [], f"line {block.line}"
+
+    def check_every_command(self) -> None:
+        """What stands within a sentence, and could be typed, is in a block that is run too."""
+        typed = "\n".join(block.text for block in self.runnable())
+        for command in self.commands_in_sentences():
+            assert re.search(rf"(?<![\w-]){re.escape(command)}(?![\w-])", typed), command
+
+    def _without_blocks(self) -> str:
+        """The page with its blocks blanked out: a comment of a shell is no heading."""
+        return _FENCED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), self.text)
 
 
 def paths_outside(block: Block) -> list[str]:
@@ -71,21 +117,3 @@ def paths_outside(block: Block) -> list[str]:
         for line in block.text.splitlines()
         if _ABSOLUTE.search(line.removesuffix("\\").split(" # ")[0].strip())
     ]
-
-
-def indented() -> list[str]:
-    """What is set apart by four spaces, which says not whether it is a command."""
-    return [block.text for block in Guide(PAGE).blocks if block.language == "indented"]
-
-
-def commands_in_sentences() -> set[str]:
-    """Inline code that one could type; `ebus check` and the like are names of commands."""
-    prose = _without_blocks(PAGE.read_text())
-    first_words = {"ebus", "systemctl", "journalctl", "curl", "nginx", "apt-get", "promtool", "tar"}
-    return {
-        code
-        for code in re.findall(r"`([^`]+)`", prose)
-        if len(code.split()) > 1
-        and code.split()[0] in first_words
-        and not re.fullmatch(r"ebus \w+", code)
-    }

@@ -1,4 +1,4 @@
-"""A reader of the page on operations: one bash, in which block after block is run."""
+"""A reader of a page on operations: one bash, in which block after block is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import site
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -82,7 +82,8 @@ class Output:
 class Reader:
     """Reads the page for a machine whose root is an empty directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, names: Mapping[str, str] | None = None) -> None:
+        """`names` are further variables of the shell."""
         self.root = directory / "root"
         self.port, self.https_port = free_ports(2)
         self._notes = directory / "notes"
@@ -99,7 +100,7 @@ class Reader:
         self._bash = subprocess.Popen(
             ["bash", "-euo", "pipefail"],
             cwd=ROOT,
-            env=self._environment(),
+            env={**self._environment(), **(names or {})},
             stdin=subprocess.PIPE,
             pass_fds=[tell],
             start_new_session=True,

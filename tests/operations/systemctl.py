@@ -21,7 +21,9 @@ ROOT = Path(os.environ.get("ROOT", "."))
 UNITS = ROOT / "etc" / "systemd" / "system"
 RUN = ROOT / "run"
 
-LISTENING = "Server listening on"
+READY = ("Server listening on", "Server is ready")
+"""What ebus, and NATS, say when they serve."""
+
 START_TIMEOUT_S = 60.0
 
 
@@ -31,7 +33,11 @@ class Unit:
     def __init__(self, name: str) -> None:
         self.name = name.removesuffix(".service")
         path = UNITS / (name if Path(name).suffix in {".service", ".timer"} else f"{name}.service")
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        template, at, instance = self.name.partition("@")
+        if at:
+            path = UNITS / f"{template}@.service"
+        text = path.read_text().replace("%i", instance)
+        lines = [line.strip() for line in text.splitlines()]
         self._settings = [
             tuple(line.split("=", 1)) for line in lines if line and line[0] not in "#[;"
         ]
@@ -69,7 +75,7 @@ class Unit:
             self._pid_file.write_text(str(process.pid))
             # systemd does not wait for that, and the page does not count on it.
             until_s = time.monotonic() + START_TIMEOUT_S
-            while LISTENING not in self.log.read_text()[said_before:]:
+            while not any(it in self.log.read_text()[said_before:] for it in READY):
                 if process.poll() is not None or time.monotonic() > until_s:
                     sys.exit(f"{self.name} did not start:\n{self.log.read_text()}")
                 time.sleep(0.02)
@@ -87,6 +93,13 @@ class Unit:
         assert self.one("KillMode") == "mixed", "the stand-in knows no other mode"
         os.kill(pid, signal.SIGTERM)
         wait_for([pid], float(self.one("TimeoutStopSec", "90")))
+
+    def kill(self) -> None:
+        """As when it dies by itself. Unlike systemd, nobody starts it again."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            wait_for([pid])
 
     def _run(self, setting: str) -> None:
         for line in self.all(setting):
@@ -164,6 +177,8 @@ def main(arguments: Sequence[str]) -> None:
         case ["restart", name]:
             Unit(name).stop()
             Unit(name).start()
+        case ["kill", "--signal=KILL", name]:
+            Unit(name).kill()
         case ["reload", name]:
             Unit(name).reload()
         case ["reload-or-restart", name]:

@@ -16,8 +16,13 @@ from ebus.core.limits import Limits
 from ebus.http.live import HEARTBEAT_S
 from ebus.http.server import FILES_PER_TENANT, OTHER_FILES
 from tests.conftest import ROOT
-from tests.operations import page
+from tests.operations.page import Block, Page, paths_outside
 from tests.operations.reader import NAME, Output, Reader
+
+PAGE = Page(ROOT / "docs" / "operations.md")
+
+ON_YOUR_MACHINE = ("it installs packages and makes a user",)
+"""Why a block is not run: all the reasons that there may be."""
 
 SYSTEMD = ROOT / "docs" / "systemd"
 PROXY = (ROOT / "docs" / "nginx" / "ebus.conf").read_text()
@@ -30,33 +35,23 @@ def setting(unit: str, name: str) -> str:
 
 
 def test_every_block_is_run_or_says_why_not() -> None:
-    for block in page.blocks():
-        assert block.language in {"sh", *page.NO_COMMANDS}, f"line {block.line}"
-        assert block.reason is None or block.language == "sh", f"line {block.line}"
-    reasons = [block.reason for block in page.blocks() if block.reason is not None]
-    assert reasons == list(page.ON_YOUR_MACHINE)
-    assert page.indented() == []
-    assert page.PAGE.read_text().count("\n```") == 2 * len(page.blocks())
+    PAGE.check_every_block(ON_YOUR_MACHINE)
 
 
 def test_every_command_within_a_sentence_is_in_a_block_too() -> None:
-    typed = "\n".join(block.text for block in page.runnable())
-    for command in page.commands_in_sentences():
-        assert re.search(rf"(?<![\w-]){re.escape(command)}(?![\w-])", typed), command
+    PAGE.check_every_command()
 
 
-def test_no_block_reaches_outside_of_the_root() -> None:
-    for block in page.runnable():
-        assert page.paths_outside(block) == [], f"line {block.line}"
-    outside = page.Block("sh", "ls $ROOT/etc\nrm -rf /etc/ebus\ncat > /var/x", 1, "", None)
-    assert len(page.paths_outside(outside)) == 2
+def test_what_reaches_outside_of_the_root_is_found() -> None:
+    outside = Block("sh", "ls $ROOT/etc\nrm -rf /etc/ebus\ncat > /var/x", 1, "", None)
+    assert len(paths_outside(outside)) == 2
 
 
 def test_the_unit_leaves_what_the_server_needs() -> None:
     limits = Limits()
     files = limits.max_connections + FILES_PER_TENANT * limits.max_open_tenants + OTHER_FILES
     assert files <= int(setting("ebus.service", "LimitNOFILE"))
-    assert f"{files:,} by default" in page.PAGE.read_text()
+    assert f"{files:,} by default" in PAGE.text
     config = load_config(None, {"API_KEY": "k" * 32})
     assert config.shutdown_timeout_s < int(setting("ebus.service", "TimeoutStopSec"))
     assert setting("ebus.service", "KillMode") == "mixed"
@@ -77,7 +72,7 @@ def test_the_proxy_leaves_as_much_time_and_room_as_the_server() -> None:
 def test_the_page_says_what_to_do_for_every_alert() -> None:
     alerts = yaml.safe_load((ROOT / "docs" / "prometheus" / "alerts.yml").read_text())
     names = [rule["alert"] for group in alerts["groups"] for rule in group["rules"]]
-    assert re.findall(r"^\| `(Ebus\w+)` \|", page.PAGE.read_text(), re.MULTILINE) == names
+    assert re.findall(r"^\| `(Ebus\w+)` \|", PAGE.text, re.MULTILINE) == names
 
 
 # What is looked at once the blocks below a heading have been run.
@@ -224,7 +219,7 @@ CHECKS: dict[str, Callable[[Reader, Output], None]] = {
 def test_a_reader_gets_from_the_installation_through_the_drill(tmp_path: Path) -> None:
     left = dict(CHECKS)
     with Reader(tmp_path) as reader:
-        for heading, blocks in groupby(page.runnable(), lambda block: block.heading):
+        for heading, blocks in groupby(PAGE.runnable(), lambda block: block.heading):
             outputs = [reader.run(block) for block in blocks]
             if heading in left:
                 left.pop(heading)(reader, joined(outputs))

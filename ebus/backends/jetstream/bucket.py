@@ -8,21 +8,26 @@ indexed        up to which position ids are here
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ebus.backends.jetstream.client import Outgoing
 from ebus.backends.jetstream.faults import WrongSequence
-from ebus.backends.jetstream.link import Outgoing
 from ebus.backends.jetstream.messages import Message, header
 from ebus.backends.jetstream.naming import Names, token_of
 from ebus.backends.jetstream.news import News
+from ebus.backends.jetstream.pacing import pauses
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.consumers import Subscription
-from ebus.core.errors import StoreDamaged
+from ebus.core.errors import StoreDamaged, StoreUnavailable
 from ebus.core.limits import MIB
 
 SUBSCRIPTION, VERSION, ID = "sub", "version", "id"
+
+MAX_SEEN = 10_000
+"""Subscriptions of which it is remembered where they were last."""
 
 _OPERATION = "KV-Operation"
 _DELETED = b"\r\nKV-Operation: DEL\r\n"
@@ -62,6 +67,13 @@ def subscription_in(message: Message) -> SavedSubscription | None:
         raise StoreDamaged(f"{message.subject} holds no subscription: {error}") from None
 
 
+def _held(message: Message | None) -> Held:
+    if message is None:
+        return Held(None, 0)
+    saved = subscription_in(message)
+    return Held(saved.subscription if saved else None, message.sequence)
+
+
 def version_in(message: Message) -> SavedVersion:
     try:
         return _decode_version(message.payload)
@@ -76,35 +88,51 @@ class Bucket:
         self.stream = stream
         self._news = news
         self._names = names
+        self._seen: dict[str, int] = {}
+        """Where subscriptions were last."""
 
     def subscription_key(self, name: str) -> str:
         return self._names.key(SUBSCRIPTION, token_of(name))
 
     def subscriptions(self, names: Iterable[str]) -> dict[str, Held]:
-        """Those of these names, as the leader has them."""
+        """Those of these names, as a leader has them that knows of all that was seen here."""
         names = list(dict.fromkeys(names))
         asked = [{"last_by_subj": self.subscription_key(name)} for name in names]
-        held = {}
-        for name, message in zip(names, self.stream.ask_leader(asked), strict=True):
-            if message is None:
-                held[name] = Held(None, 0)
-            else:
-                saved = subscription_in(message)
-                held[name] = Held(saved.subscription if saved else None, message.sequence)
+        until_s = time.monotonic() + self.stream.timeout_s
+        for pause_s in pauses():
+            found = self.stream.ask_leader(asked)
+            held = {name: _held(it) for name, it in zip(names, found, strict=True)}
+            old = [name for name, it in held.items() if it.sequence < self._seen.get(name, 0)]
+            self.stream.agree(agrees=not old)
+            if not old:
+                break
+            if time.monotonic() > until_s:
+                raise StoreUnavailable(f"{self.stream.name}: the leader knows nothing new of {old}")
+            time.sleep(pause_s)
+        for name, it in held.items():
+            self._saw(name, it.sequence)
         return held
+
+    def _saw(self, name: str, sequence: int) -> int:
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen[name] = max(sequence, self._seen.get(name, 0))
+        return sequence
 
     def save(self, name: str, subscription: Subscription, *, behind: int) -> int:
         """Store a subscription, if it is stored at this sequence. Raises `WrongSequence`."""
         key = self.subscription_key(name)
         value = encode(SavedSubscription(name, subscription))
         messages = [Outgoing(key, value)]
-        return self.stream.append(messages, behind=behind, key=key, news=self._news.of(0))
+        news = self._news.of(0)
+        return self._saw(name, self.stream.append(messages, behind=behind, key=key, news=news))
 
     def delete(self, name: str, *, behind: int) -> None:
         """Forget a subscription, if it is stored at this sequence. Raises `WrongSequence`."""
         key = self.subscription_key(name)
         messages = [Outgoing(key, b"", header(_OPERATION, "DEL"))]
-        self.stream.append(messages, behind=behind, key=key, news=self._news.of(0))
+        news = self._news.of(0)
+        self._saw(name, self.stream.append(messages, behind=behind, key=key, news=news))
 
     def save_versions(self, versions: dict[str, int]) -> None:
         """Store versions that streams are at. The last one to store one has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
@@ -15,24 +16,37 @@ from ebus.backends.jetstream.faults import NoStream
 from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES
 from ebus.backends.jetstream.naming import Names
+from ebus.backends.jetstream.rules import (
+    check_owner,
+    check_settings,
+    metadata_of,
+    subjects_of,
+    weaknesses,
+)
 from ebus.backends.jetstream.store import JetStreamStore
-from ebus.backends.jetstream.stream import Stream, StreamConfig, StreamInfo, call
+from ebus.backends.jetstream.stream import Stream, StreamInfo, call
+from ebus.backends.jetstream.worth import Worth
+from ebus.backends.jetstream.writing import gone
 from ebus.core.engine import (
+    Acknowledgement,
     Durability,
     Engine,
     SupportsAbsent,
+    SupportsAcknowledgement,
     SupportsHealth,
     SupportsInspect,
 )
-from ebus.core.errors import InvalidTenantName, StoreClosed, StoreForeign, StoreNewer, StoreRefused
+from ebus.core.errors import (
+    InvalidTenantName,
+    StoreClosed,
+    StoreError,
+    StoreRefused,
+)
 from ebus.core.limits import Limits
 from ebus.core.observing import Sizes, SupportsSizes
 from ebus.core.tenant import TenantName
 
-FORMAT = 1
-"""Of what is stored; in the metadata of the streams."""
-
-TENANT_KEY, FORMAT_KEY = "ebus.tenant", "ebus.format"
+logger = logging.getLogger("ebus.engine")
 
 
 class _Listed(msgspec.Struct, frozen=True):
@@ -43,7 +57,14 @@ class _Listed(msgspec.Struct, frozen=True):
 _decode_listed = msgspec.json.Decoder(_Listed).decode
 
 
-class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, SupportsSizes):
+class JetStreamEngine(
+    Engine,
+    SupportsHealth,
+    SupportsInspect,
+    SupportsAbsent,
+    SupportsAcknowledgement,
+    SupportsSizes,
+):
     """Tenants in a cluster, each in a stream and a bucket of its own."""
 
     def __init__(self, options: Options, *, durability: Durability, limits: Limits) -> None:
@@ -53,6 +74,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             limits, max_batch_events=min(limits.max_batch_events, MAX_BATCH_MESSAGES)
         )
         self._link = Link(options)
+        self._worth = Worth(self._link, options, self._limits)
         self._stores: dict[TenantName, JetStreamStore] = {}
         self._lock = threading.Lock()
         self._opening: dict[TenantName, threading.Lock] = {}
@@ -84,9 +106,22 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
     def _open(self, tenant: TenantName) -> JetStreamStore:
         names = Names(self._options.prefix, tenant)
         # The bucket first: where there is a log, there is all of it.
-        for stream in (names.bucket, names.log):
-            info = self._info(stream) or self._make(stream, names)
-            self._check_stream(info, tenant)
+        info, bucket_info = self._info(names.log), self._info(names.bucket)
+        for found in (info, bucket_info):
+            if found is not None:
+                self._check_stream(found, names)
+        if bucket_info is None:
+            if info is not None:
+                raise gone(names)
+            self._check_stream(self._make(names.bucket, names), names)
+        if info is None:
+            try:
+                info = self._make(names.log, names)
+            except (StoreError, StoreRefused):
+                if bucket_info is None:
+                    self._withdraw(names.bucket, names)
+                raise
+            self._check_stream(info, names)
         has_replicas = info.config.num_replicas > 1
         log = Stream(self._link, names.log, has_replicas=has_replicas)
         bucket = Stream(self._link, names.bucket, has_replicas=has_replicas)
@@ -120,7 +155,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             for stream in (names.log, names.bucket):
                 info = self._info(stream)
                 if info is not None:
-                    self._check_owner(info, tenant)
+                    check_owner(info.config, tenant)
                     try:
                         call(self._link, f"STREAM.DELETE.{stream}")
                     except NoStream:
@@ -129,17 +164,26 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
     def check_health(self) -> None:
         self._link.check()
         call(self._link, "INFO")
+        if self._options.require_durable:
+            self._worth.require_durable()
+
+    def acknowledgement(self, durability: Durability | None = None) -> Acknowledgement:
+        return self._worth.acknowledgement(durability or self._durability)
 
     def inspect(self, name: str) -> str:
         tenant = self._name(name)
-        info = self._info(Names(self._options.prefix, tenant).log)
+        names = Names(self._options.prefix, tenant)
+        info = self._info(names.log)
         if info is None:
             return "new"
-        self._check_stream(info, tenant)
+        self._check_stream(info, names)
         return "ready"
 
     def absent(self, names: Iterable[TenantName]) -> Set[TenantName]:
-        return frozenset(names) - frozenset(self.tenants())
+        try:
+            return frozenset(names) - frozenset(self.tenants())
+        except StoreError:  # whoever asks for one of them is told
+            return frozenset()
 
     def sizes(self, name: str) -> Sizes | None:
         names = Names(self._options.prefix, self._name(name))
@@ -175,7 +219,7 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
         is_log = stream == names.log
         config: dict[str, Any] = {
             "name": stream,
-            "subjects": [names.events, names.gap] if is_log else [f"{names.keys}.>"],
+            "subjects": subjects_of(names, stream),
             "storage": self._options.storage,
             "num_replicas": self._options.replicas,
             "retention": "limits",
@@ -185,49 +229,41 @@ class JetStreamEngine(Engine, SupportsHealth, SupportsInspect, SupportsAbsent, S
             "allow_direct": True,
             "allow_atomic": True,
             "allow_rollup_hdrs": not is_log,
-            "metadata": {TENANT_KEY: str(names.tenant), FORMAT_KEY: str(FORMAT)},
+            "metadata": metadata_of(names.tenant),
         }
-        call(self._link, f"STREAM.CREATE.{stream}", config)
+        refused = None
+        try:
+            call(self._link, f"STREAM.CREATE.{stream}", config)
+        except StoreRefused as error:  # another server may have made it, if only in another way
+            refused = error
         info = self._info(stream)
+        if info is None and refused is not None:
+            raise refused
         if info is None:
             raise StoreRefused(f"the stream {stream} was made, and deleted at once")
         return info
 
-    def _check_stream(self, info: StreamInfo, tenant: TenantName) -> None:
-        """Refuse a stream that is not ours, or that would lose what is stored."""
-        self._check_owner(info, tenant)
+    def _withdraw(self, stream: str, names: Names) -> None:
+        """Take a bucket away that was made for a log which then could not be."""
+        try:
+            info = self._info(stream)
+            if info is not None and not info.state.last_seq and self._info(names.log) is None:
+                call(self._link, f"STREAM.DELETE.{stream}")
+        except (StoreError, NoStream) as error:
+            logger.warning("the empty stream %s is left behind: %s", stream, error)
+
+    def _check_stream(self, info: StreamInfo, names: Names) -> None:
+        """Refuse a stream that is not ours, that would lose what is stored, or keeps it too ill."""
         config = info.config
-        is_log = not config.name.startswith("KV_")
-        wrong = [
-            word
-            for word, is_wrong in (
-                ("retention is not limits", config.retention != "limits"),
-                ("max_age is set", config.max_age > 0),
-                ("discard is old, with a limit", config.discard != "new" and _is_limited(config)),
-                ("max_msgs_per_subject is set", is_log and config.max_msgs_per_subject > 0),
-                ("allow_direct is off", not config.allow_direct),
-                ("allow_atomic is off", not config.allow_atomic),
-                ("it is sealed", config.sealed),
-            )
-            if is_wrong
-        ]
-        if wrong:
+        check_owner(config, names.tenant)
+        check_settings(config, names)
+        weak = weaknesses(config, self._options)
+        if weak and self._options.require_durable:
             raise StoreRefused(
-                f"the stream {config.name} would lose events, or cannot take them: "
-                + ", ".join(wrong)
+                f"require_durable is true, but of the stream {config.name} {', '.join(weak)}"
             )
-
-    @staticmethod
-    def _check_owner(info: StreamInfo, tenant: TenantName) -> None:
-        metadata, name = info.config.metadata, info.config.name
-        if metadata.get(TENANT_KEY) != tenant:
-            raise StoreForeign(f"the stream {name} is somebody else's: ebus has not made it")
-        if int(metadata.get(FORMAT_KEY, "0")) > FORMAT:
-            raise StoreNewer(f"the stream {name} is of a newer ebus")
-
-
-def _is_limited(config: StreamConfig) -> bool:
-    return config.max_msgs > 0 or config.max_bytes > 0
+        if weak:
+            logger.warning("of the stream %s %s", config.name, ", ".join(weak))
 
 
 class _Factory(NatsSettings):

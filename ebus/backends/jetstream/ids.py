@@ -12,9 +12,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from ebus.backends.jetstream.bucket import ID
+from ebus.backends.jetstream.client import Answer, Outgoing
 from ebus.backends.jetstream.faults import Lost
-from ebus.backends.jetstream.link import Answer, Link, Outgoing
-from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES, batch, message_of, seen_in
+from ebus.backends.jetstream.link import Link
+from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES, batch, seen_in
 from ebus.backends.jetstream.naming import Names, digest_of
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.errors import EbusError
@@ -76,8 +77,8 @@ class IdIndex:
                 self._know_behind(indexed)
 
     def _indexed_there(self) -> int:
-        answers = self._bucket.ask_any({"multi_last": [self._names.indexed]})
-        return int(message_of(answers[0]).payload) if len(answers) > 1 else 0
+        found = self._bucket.last_of_each([self._names.indexed])
+        return int(found[0].payload) if found else 0
 
     def look_up(self, ids: Iterable[str], first_position: int) -> dict[str, int]:
         """Where the events are whose ids are among these, of those that are stored still."""
@@ -96,11 +97,9 @@ class IdIndex:
     def _look_in_bucket(self, ids: Sequence[str]) -> dict[str, int]:
         """What the bucket says. Afterwards all that it does not know of is in `_recent`."""
         keys = {self._key(it): it for it in ids}
-        request = {"multi_last": [*keys, self._names.indexed]}
-        answers = self._bucket.ask_any(request)
         stored: dict[str, int] = {}
         indexed = 0
-        for message in [message_of(it) for it in answers[:-1]]:
+        for message in self._bucket.last_of_each([*keys, self._names.indexed]):
             if message.subject == self._names.indexed:
                 indexed = int(message.payload)
             else:
@@ -110,27 +109,26 @@ class IdIndex:
 
     def _know_behind(self, indexed: int) -> None:
         """Have every id behind this position in `_recent`. A replica may be behind the others."""
-        with self._lock:
-            base = self._base
-        if base <= indexed:
+        while True:
             with self._lock:
-                self._indexed = max(self._indexed, indexed)
-            return
-        read: dict[str, int] = {}
-        pages = self._log.read(
-            self._names.events, indexed + 1, many=_PAGE_MESSAGES, max_bytes=_PAGE_BYTES
-        )
-        for page in pages:
-            for message in page:
+                base = self._base
+                if base <= indexed:
+                    self._indexed = max(self._indexed, indexed)
+                    return
+            read: dict[str, int] = {}
+            for message in self._log.read_through(
+                self._names.events, indexed + 1, base, many=_PAGE_MESSAGES, max_bytes=_PAGE_BYTES
+            ):
                 seen = seen_in(message)
-                if message.sequence <= base and seen.id is not None:
+                if seen.id is not None:
                     read[seen.id] = message.sequence
-            if page and page[-1].sequence >= base:
-                break
-        with self._lock:
-            self._recent = read | self._recent
-            self._base = indexed
-            self._indexed = max(self._indexed, indexed)
+            with self._lock:
+                if self._base == base:
+                    self._recent = read | self._recent
+                    self._base = indexed
+                    self._indexed = max(self._indexed, indexed)
+                    break
+                # Ids have gone into the bucket meanwhile, and out of what is known here.
         self._index_if_due()
 
     def _key(self, id: str) -> str:

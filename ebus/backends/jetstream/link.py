@@ -1,195 +1,28 @@
-"""The connection to the cluster: a client on an event loop of its own, for callers in threads.
-
-Of the official client it uses the connection, its reconnects and its subscriptions. What is sent
-is written, and answers are taken, below its messages: those cost headers that are parsed one by one
-and a turn of a queue each, with which 1,000 events took nine times as long to read.
-"""
+"""The connection to the cluster, for callers in threads: it is on an event loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
+import atexit
 import secrets
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
-import msgspec
 import nats.errors
 import uvloop
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription as Listening
 
 from ebus.backends.jetstream.address import Options
-from ebus.backends.jetstream.faults import ApiError, Lost, is_passing
-from ebus.backends.jetstream.tls import tls_context
-from ebus.core.errors import StoreClosed, StoreUnavailable
+from ebus.backends.jetstream.client import Answer, Listening, Outgoing
+from ebus.backends.jetstream.connection import MAX_TRY_S, Connection
+from ebus.backends.jetstream.faults import Lost
+from ebus.backends.jetstream.moving import AGREE
+from ebus.core.errors import StoreClosed
 from ebus.core.limits import MIB
 
-logger = logging.getLogger("ebus.engine")
-
 T = TypeVar("T")
-
-__all__ = ["LEAST_VERSION", "MAX_TRY_S", "Answer", "Link", "Listening", "Outgoing", "pauses"]
-
-LEAST_VERSION = (2, 12)
-"""Of the server: the first one with atomic batches."""
-
-PING_S = 1
-"""How often a silent server is asked whether it is there; after two such times it is not."""
-
-MAX_TRY_S = 2.0
-"""How long one try of a request may take, where there is time for more than one."""
-
-_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""Between tries; the last one again and again."""
-
-
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A message to be published. `headers` are as they go over the wire, each with a line break."""
-
-    subject: str
-    payload: bytes
-    headers: bytes = b""
-
-    def command(self, reply: bytes = b"") -> bytes:
-        """What publishes it, in NATS's protocol."""
-        subject, payload = self.subject.encode(), self.payload
-        if not self.headers:
-            return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
-        size = len(self.headers) + _HEADER_FRAME_BYTES
-        total = size + len(payload)
-        return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
-            subject,
-            reply,
-            size,
-            total,
-            self.headers,
-            payload,
-        )
-
-
-_HEADER_FRAME_BYTES = len(b"NATS/1.0\r\n\r\n")
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What came back: the headers as they are on the wire, and the payload."""
-
-    headers: bytes | None
-    data: bytes
-
-    @property
-    def is_status(self) -> bool:
-        """Whether it says that something is at its end, and holds nothing itself."""
-        return self.headers is not None and self.headers.startswith(b"NATS/1.0 ")
-
-    @property
-    def has_no_responders(self) -> bool:
-        """Whether nobody was there who could have answered."""
-        return self.headers is not None and self.headers.startswith(b"NATS/1.0 503")
-
-
-class _Waiter:
-    """Who waits for answers to one request."""
-
-    __slots__ = ("_future", "_has_many", "_timer", "answers", "loop", "patience_s")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, has_many: bool, patience_s: float) -> None:
-        self.loop = loop
-        self.answers: list[Answer] = []
-        self.patience_s = patience_s
-        self._has_many = has_many
-        self._future: asyncio.Future[list[Answer]] = loop.create_future()
-        self._timer = loop.call_later(patience_s, self._out_of_patience, -1)
-
-    def feed(self, answer: Answer) -> None:
-        self.answers.append(answer)
-        if not self._has_many or answer.is_status or not answer.data:
-            self._timer.cancel()
-            if not self._future.done():
-                self._future.set_result(self.answers)
-
-    def _out_of_patience(self, seen: int) -> None:
-        # Many answers may take their time, as long as they keep coming.
-        if seen < 0 < len(self.answers) or 0 <= seen < len(self.answers):
-            self._timer = self.loop.call_later(
-                self.patience_s, self._out_of_patience, len(self.answers)
-            )
-        else:
-            self.fail(Lost("no answer in time"))
-
-    def fail(self, error: Exception) -> None:
-        self._timer.cancel()
-        if not self._future.done():
-            self._future.set_exception(error)
-
-    async def wait(self) -> list[Answer]:
-        return await self._future
-
-
-class _Client(Client):
-    """The official client, but for what comes in to one inbox."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self._own_loop = loop
-        self._inbox = b""
-        self._inbox_sid = -1
-        self._waiting: dict[bytes, _Waiter] = {}
-        self._numbers = count(1)
-
-    async def open_inbox(self) -> None:
-        inbox = self.new_inbox()
-        subscription = await self.subscribe(f"{inbox}.*", cb=_ignore)
-        self._inbox, self._inbox_sid = inbox.encode() + b".", subscription._id
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        if sid != self._inbox_sid:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        waiter = self._waiting.get(subject[len(self._inbox) :])
-        if waiter is not None:
-            waiter.feed(Answer(headers, data))
-
-    async def ask(
-        self, messages: Sequence[Outgoing], *, has_many: bool, patience_s: float
-    ) -> list[Answer]:
-        """Publish all of these, one after the other, and wait for the answer to the last."""
-        number = b"%d" % next(self._numbers)
-        waiter = _Waiter(self._own_loop, has_many, patience_s)
-        self._waiting[number] = waiter
-        try:
-            if not self.is_connected:
-                raise Lost("not connected")
-            commands = [one.command() for one in messages[:-1]]
-            commands.append(messages[-1].command(self._inbox + number))
-            await self.send(b"".join(commands))
-            return await waiter.wait()
-        except (nats.errors.Error, OSError) as error:
-            raise Lost(str(error) or type(error).__name__) from error
-        finally:
-            waiter.fail(Lost("given up"))
-            waiter._future.exception()
-            del self._waiting[number]
-
-    async def send(self, commands: bytes) -> None:
-        """Write these; they are under way when this returns."""
-        await self._send_command(commands)
-        await self._flush_pending()
-
-    def lose_all(self) -> None:
-        """The connection has broken: what was asked is not answered any more."""
-        for waiter in list(self._waiting.values()):
-            waiter.fail(Lost("the connection broke"))
-
-
-async def _ignore(message: Any) -> None:
-    """What comes too late."""
 
 
 class Link:
@@ -201,25 +34,13 @@ class Link:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._connection = Connection(options)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._client: _Client | None = None
-        self._connecting: asyncio.Lock | None = None
-        self._trouble = ""
-        """What the client was last told was wrong."""
-        self._lost_at_s = math.inf
-        """Since when there is no connection where there was one."""
         self._closed = False
         self._own_id = ""
         self._ids = count(1)
-        self.reconnects = 0
-        """How often the connection came back: what was known before may be old."""
-        self.max_payload = MIB
-        """The size of a message, headers included, that the server takes; known once connected."""
-        self.on_reconnect: list[Callable[[], None]] = []
-
-    # From threads.
 
     def ask(
         self,
@@ -231,13 +52,13 @@ class Link:
     ) -> list[Answer]:
         """The answers to a request that changes nothing, or may be carried out twice."""
         request = Outgoing(subject, payload)
-        return self.run(self._ask_until(request, has_many=has_many, patience_s=patience_s))
+        return self.run(self._connection.ask(request, has_many=has_many, patience_s=patience_s))
 
     def ask_all(self, requests: Sequence[tuple[str, bytes]]) -> list[Answer]:
         """The first answers to many such requests, which are all under way at once."""
 
         async def all_of_them() -> list[list[Answer]]:
-            asked = [self._ask_until(Outgoing(*it), has_many=False) for it in requests]
+            asked = [self._connection.ask(Outgoing(*it), has_many=False) for it in requests]
             return await asyncio.gather(*asked)
 
         return [answers[0] for answers in self.run(all_of_them())]
@@ -251,13 +72,38 @@ class Link:
         """
 
         async def once() -> Answer:
-            client = await self._connected(patience_s)
-            [answer] = await client.ask(messages, has_many=False, patience_s=patience_s)
-            if news is not None and not answer.is_status and b'"error"' not in answer.data[:64]:
-                await client.send(news.command())
+            [answer] = await self._connection.store(messages, patience_s)
+            client = self._connection.client
+            if news and client and not answer.is_status and b'"error"' not in answer.data[:64]:
+                with suppress(nats.errors.Error, OSError):  # it is stored, whoever hears of it
+                    await client.send(news.command())
             return answer
 
         return self.run(once())
+
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        if agrees:
+            self._connection.moving.succeeded(AGREE)
+        else:
+            self.spawn(self._connection.failed(AGREE))
+
+    def gather(
+        self, subject: str, is_all: Callable[[Sequence[Answer]], bool], *, within_s: float
+    ) -> list[Answer]:
+        """What all servers answer to a question to them all, in so much time.
+
+        That is over once `is_all` of what has come.
+        """
+
+        async def gather() -> list[Answer]:
+            client = await self._connection.connected(self.options.timeout_s)
+            try:
+                return await client.gather(Outgoing(subject, b""), is_all, within_s)
+            except Lost as lost:
+                raise self._connection.unavailable(str(lost)) from None
+
+        return self.run(gather())
 
     def new_id(self) -> str:
         """A text that nobody else has. A system call for each would take as long as the rest."""
@@ -267,19 +113,44 @@ class Link:
         """Publish, whether anybody listens or not; returns at once and raises nothing."""
 
         async def tell() -> None:
-            client = self._client
+            client = self._connection.client
             if client is not None and client.is_connected:
                 await client.send(news.command())
 
         self.spawn(tell())
 
     def check(self) -> None:
-        """Return when there is a connection to a server that is new enough."""
-        self.run(self._connected(self.options.timeout_s))
+        """Return when there is a connection to a server that is new enough, and what was to be
+        stored of late was stored: one that is cut off says for seconds that all is well."""
+        self.run(self._connection.connected(self.options.timeout_s))
+        if self._connection.moving.stores_nothing:
+            raise self._connection.unavailable("nothing can be stored")
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address of the server that there is a connection to."""
+        client = self._connection.client
+        at = None if client is None else client.connected_url
+        return None if at is None else at.netloc.rpartition("@")[2]
+
+    @property
+    def max_payload(self) -> int:
+        """The size of a message, headers included, that is taken of us; known once connected."""
+        client = self._connection.client
+        return MIB if client is None else client.max_payload
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster that we are connected to; None for a server that is alone."""
+        client = self._connection.client
+        return None if client is None else client.cluster
 
     @property
     def server_version(self) -> str:
-        return str(self.run(self._connected(self.options.timeout_s)).connected_server_version)
+        """Of the server that we are connected to."""
+        return str(
+            self.run(self._connection.connected(self.options.timeout_s)).connected_server_version
+        )
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have this done on the link's loop; nobody waits for it."""
@@ -298,7 +169,8 @@ class Link:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._disconnect(), loop).result()
+        atexit.unregister(self.close)
+        asyncio.run_coroutine_threadsafe(self._connection.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -317,6 +189,8 @@ class Link:
             if self._closed:
                 raise StoreClosed("the engine is closed")
             if self._loop is None:
+                # A loop that runs while the interpreter ends may bring the process down.
+                atexit.register(self.close)
                 self._own_id = secrets.token_hex(8) + "-"
                 self._loop = uvloop.new_event_loop()
                 self._thread = threading.Thread(
@@ -325,193 +199,21 @@ class Link:
                 self._thread.start()
             return self._loop
 
-    # On the loop.
+    # For who is on the link's loop.
+
+    @property
+    def on_reconnect(self) -> list[Callable[[], None]]:
+        """Called when the connection has come back."""
+        return self._connection.on_reconnect
 
     async def ask_here(
         self, messages: Sequence[Outgoing], *, patience_s: float = MAX_TRY_S
     ) -> Answer:
-        """Like `publish`, for who is on the link's loop."""
-        client = await self._connected(patience_s)
-        return (await client.ask(messages, has_many=False, patience_s=patience_s))[0]
+        """Like `publish`."""
+        return (await self._connection.store(messages, patience_s))[0]
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Listening:
-        """Have `heard` called with what is published there, once the server knows of it."""
+        return await self._connection.subscribe(subject, heard)
 
-        async def on_message(message: Any) -> None:
-            heard(message.data)
-
-        client = await self._connected(self.options.timeout_s)
-        try:
-            subscription = await client.subscribe(subject, cb=on_message)
-            await client.flush(timeout=MAX_TRY_S)  # type: ignore[arg-type]
-        except (nats.errors.Error, OSError) as error:
-            raise self._unavailable(str(error) or "cannot subscribe") from None
-        return subscription
-
-    async def unsubscribe(self, subscription: Listening) -> None:
-        try:
-            await subscription.unsubscribe()
-        except (nats.errors.Error, OSError) as error:
-            logger.debug("could not unsubscribe: %s", error)
-
-    async def _ask_until(
-        self, request: Outgoing, *, has_many: bool, patience_s: float | None = None
-    ) -> list[Answer]:
-        until_s = time.monotonic() + (patience_s or self.options.timeout_s)
-        trouble = "no answer"
-        for pause_s in pauses():
-            left_s = until_s - time.monotonic()
-            if left_s <= 0:
-                break
-            try:
-                client = await self._connected(left_s)
-                answers = await client.ask(
-                    [request], has_many=has_many, patience_s=min(MAX_TRY_S, left_s)
-                )
-                passing = None if has_many else _passing(answers[-1])
-                if passing is None:
-                    return answers
-                trouble = passing
-            except Lost as lost:
-                trouble = str(lost)
-            await asyncio.sleep(min(pause_s, max(0.0, until_s - time.monotonic())))
-        raise self._unavailable(trouble)
-
-    def _unavailable(self, trouble: str) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.options.named()}: {trouble}")
-
-    async def _connected(self, patience_s: float) -> _Client:
-        """The client, connected. Raises `StoreUnavailable`."""
-        client = self._client
-        if client is not None and client.is_connected:
-            return client
-        until_s = time.monotonic() + patience_s
-        if self._lost_at_s + self.options.timeout_s < time.monotonic():
-            until_s = 0.0  # it has been away for so long that nobody is to wait for it
-        if client is None or client.is_closed:
-            if self._connecting is None:
-                self._connecting = asyncio.Lock()
-            async with self._connecting:
-                if self._client is None or self._client.is_closed:
-                    return await self._connect(patience_s)
-        while time.monotonic() < until_s:
-            client = self._client
-            if client is not None and client.is_connected:
-                return client
-            await asyncio.sleep(0.02)
-        raise self._unavailable(self._trouble or "not connected")
-
-    async def _connect(self, patience_s: float) -> _Client:
-        options = self.options
-        client = _Client(asyncio.get_running_loop())
-        self._trouble = ""
-        secure: dict[str, Any] = {}
-        if options.tls:
-            secure = {"tls": tls_context(options), "tls_handshake_first": options.tls_first}
-        connecting = client.connect(
-            servers=[f"{'tls' if options.tls else 'nats'}://{it}" for it in options.servers],
-            name="ebus",
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, in fact of any length
-            connect_timeout=min(2.0, patience_s),  # type: ignore[arg-type]
-            ping_interval=PING_S,
-            max_outstanding_pings=2,
-            pending_size=0,  # what is not sent now must not be sent once nobody waits for it
-            **credentials(options),
-            **secure,
-        )
-        try:
-            await asyncio.wait_for(connecting, patience_s)
-            await client.open_inbox()
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            trouble = self._trouble or str(error) or type(error).__name__
-            await _close(client)
-            raise self._unavailable(f"cannot connect: {trouble}") from None
-        version = client.connected_server_version
-        if (version.major, version.minor) < LEAST_VERSION:
-            await _close(client)
-            least = ".".join(map(str, LEAST_VERSION))
-            raise self._unavailable(
-                f"the server is of version {version}, and ebus needs {least} or later"
-            )
-        self._client = client
-        self._lost_at_s = math.inf
-        self.max_payload = client.max_payload
-        return client
-
-    async def _on_error(self, error: Exception) -> None:
-        self._trouble = str(error) or type(error).__name__
-        logger.debug("%s: %s", self.options.named(), self._trouble)
-
-    async def _on_disconnect(self) -> None:
-        if self._client is not None:
-            self._client.lose_all()
-            self._lost_at_s = min(self._lost_at_s, time.monotonic())
-            if not self._closed:
-                logger.warning("%s: the connection broke", self.options.named())
-
-    async def _on_reconnect(self) -> None:
-        self.reconnects += 1
-        self._lost_at_s = math.inf
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
-        logger.warning("%s: connected again", self.options.named())
-        for heard in list(self.on_reconnect):
-            heard()
-
-    async def _disconnect(self) -> None:
-        if self._client is not None:
-            self._client.lose_all()
-            await _close(self._client)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-
-def pauses() -> Iterator[float]:
-    """How long to wait before each further try."""
-    yield from _PAUSES_S
-    while True:
-        yield _PAUSES_S[-1]
-
-
-def credentials(options: Options) -> dict[str, Any]:
-    """How to log in, as the client wants it. Reads the files that hold secrets."""
-    login: dict[str, Any] = {}
-    if options.credentials:
-        login["user_credentials"] = options.credentials
-    elif options.user:
-        login |= {"user": options.user, "password": options.secret() or ""}
-    elif (secret := options.secret()) is not None:
-        login["token"] = secret
-    return login
-
-
-async def _close(client: Client) -> None:
-    try:
-        await client.close()
-    except Exception as error:
-        logger.debug("while closing: %s", error)
-
-
-class _Errored(msgspec.Struct):
-    error: ApiError | None = None
-
-
-_decode_error = msgspec.json.Decoder(_Errored).decode
-
-
-def _passing(answer: Answer) -> str | None:
-    """Why it is worth to ask again; None when this is the answer."""
-    if answer.has_no_responders:
-        return "JetStream does not answer: it is not there, or not enabled for this account"
-    if answer.data[:1] == b"{" and b'"error"' in answer.data[:200]:
-        error = _decode_error(answer.data).error
-        if error is not None and is_passing(error):
-            return error.description
-    return None
+    async def unsubscribe(self, listening: Listening) -> None:
+        await self._connection.unsubscribe(listening)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ebus.backends.jetstream.link import Answer, Outgoing
+from ebus.backends.jetstream.client import Answer, Outgoing
 from ebus.core.errors import StoreDamaged
 from ebus.core.event import Event, decode_event
 
@@ -23,6 +23,7 @@ RECORDED = "Ebus-Recorded"
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Sequence"
 EXPECTED_KEY_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_KEY = "Nats-Expected-Last-Subject-Sequence-Subject"
 EXPECTED_STREAM = "Nats-Expected-Stream"
 BATCH = "Nats-Batch-Id"
 BATCH_SEQUENCE = "Nats-Batch-Sequence"
@@ -36,6 +37,7 @@ HEADER_BYTES = 512
 
 _PLACE = re.compile(rb"\r\nNats-Subject: ([^\r]*)\r\nNats-Sequence: (\d+)\r\n")
 _COMMIT = re.compile(rb"\r\nEbus-Commit: ([^\r]*)\r\n")
+_EXPECTED = re.compile(rb"\r\nNats-Expected-Last-Subject-Sequence: (\d+)\r\n")
 _RECORDED = re.compile(rb"\r\nEbus-Recorded: (\d+)\r\n")
 
 
@@ -52,6 +54,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         """Whose commit it begins."""
         found = _COMMIT.search(self.headers)
         return None if found is None else found[1].decode()
+
+    @property
+    def expected(self) -> int | None:
+        """The sequence that its subject had to be at, for it to be stored."""
+        found = _EXPECTED.search(self.headers)
+        return None if found is None else int(found[1])
 
     @property
     def recorded_ns(self) -> int:
@@ -78,6 +86,24 @@ def message_of(answer: Answer) -> Message:
     if found is None:
         raise StoreDamaged("JetStream has sent what is no message of a stream")
     return Message(int(found[2]), found[1].decode(), headers, answer.data)
+
+
+def pages_of(answers: Sequence[Answer]) -> tuple[list[Message], Answer | None]:
+    """The messages that many answers to one direct get hold, and how it ended.
+
+    What is sent between servers may be lost on the way: each answer says which sequence came before
+    it. Only what came before a hole is returned, and then no end.
+    """
+    *parts, end = answers
+    messages: list[Message] = []
+    before = 0
+    for part in parts:
+        if not (part.headers or b"").endswith(b"\r\nNats-Last-Sequence: %d\r\n\r\n" % before):
+            return messages, None
+        messages.append(message_of(part))
+        before = messages[-1].sequence
+    is_last = b"\r\nNats-Last-Sequence: %d\r\n" % before in (end.headers or b"")
+    return messages, end if is_last or not messages else None
 
 
 def payload_of(encoded: bytes, position: int) -> bytes:

@@ -36,12 +36,18 @@ class Found(list[tuple[int, bytes]]):
     """Where to go on, where a bound has cut the page short."""
 
 
-def read_forwards(log: Stream, names: Names, bounds: ReadBounds) -> Found:
-    """Every event within the bounds. One more is read than fits, so that `next` is one that is."""
+def read_forwards(log: Stream, names: Names, bounds: ReadBounds, stored: int) -> Found:
+    """Every event within the bounds. One more is read than fits, so that `next` is one that is.
+
+    `stored` is a position up to which events are known to be there.
+    """
     found = Found()
     size = 0
     many = min(bounds.limit, bounds.stop - bounds.start + 1) + 1
-    pages = log.read(names.events, bounds.start, many=many, max_bytes=bounds.max_bytes)
+    stored = min(stored, bounds.stop)
+    pages = log.read(
+        names.events, bounds.start, many=many, max_bytes=bounds.max_bytes, stored=stored
+    )
     for page in pages:
         for message in page:
             if message.sequence > bounds.stop:

@@ -8,26 +8,31 @@ from typing import Any
 
 import msgspec
 
+from ebus.backends.jetstream.client import Answer, Outgoing
+from ebus.backends.jetstream.connection import MAX_TRY_S
 from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
     ApiError,
+    Denied,
     Lost,
     WrongSequence,
     is_passing,
     refusal,
 )
-from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import (
     COMMIT,
+    EXPECTED_KEY,
     EXPECTED_KEY_SEQUENCE,
     EXPECTED_SEQUENCE,
     EXPECTED_STREAM,
     Message,
     batch,
     header,
-    message_of,
+    pages_of,
 )
+from ebus.backends.jetstream.pacing import pauses
 from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from ebus.core.limits import KIB
 
@@ -35,6 +40,10 @@ API = "$JS.API"
 
 MIN_PAGE_BYTES = 64 * KIB
 """What is asked for at once, at least: a server counts more bytes of an event than we do."""
+
+
+_SETTLING_S = (0.1, 0.3, 0.8)
+"""Leaders tell of themselves every second."""
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -61,6 +70,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     max_msgs_per_subject: int = -1
     allow_direct: bool = False
     allow_atomic: bool = False
+    persist_mode: str = ""
     sealed: bool = False
     deny_delete: bool = False
     deny_purge: bool = False
@@ -123,12 +133,21 @@ class Stream:
     def __init__(self, link: Link, name: str, *, has_replicas: bool) -> None:
         self.name = name
         self._link = link
+        self.timeout_s = link.options.timeout_s
         self._has_replicas = has_replicas
+        self._empty = 0, 0
+        """From where to where nothing is, although the stream has gone on beyond."""
 
     def info(self, *, subjects: str | None = None, offset: int = 0) -> StreamInfo:
         """What the leader says. With `subjects`, how many messages each such subject has."""
         request = {"subjects_filter": subjects, "offset": offset} if subjects else None
-        return _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        info = _decode_info(call(self._link, f"STREAM.INFO.{self.name}", request))
+        self._has_replicas = info.config.num_replicas > 1
+        return info
+
+    def agree(self, *, agrees: bool) -> None:
+        """Say whether who has answered knew of what is known to be stored."""
+        self._link.agree(agrees=agrees)
 
     def last(self, subject: str) -> Message | None:
         """The last message of a subject, which may have wildcards, as the leader has it."""
@@ -155,14 +174,17 @@ class Stream:
         raise refusal(error, self.name)
 
     def read(
-        self, subject: str, start: int, *, many: int, max_bytes: int
+        self, subject: str, start: int, *, many: int, max_bytes: int, stored: int = 0
     ) -> Iterator[list[Message]]:
         """Messages from a sequence on, in order, in lists of at most `many` and some `max_bytes`.
 
         The last list is empty: behind it the leader has nothing either. One that does not end
-        there may have fewer.
+        there may have fewer. A leader that has been replaced says that there is nothing more until
+        it is told of the new one: so it does not end before a sequence that is known to be
+        `stored`, if that is of the subject and still there.
         """
         following = start
+        settling = iter(_SETTLING_S)
         while True:
             found, is_all = self._get(subject, following, many, max_bytes)
             if found:
@@ -173,10 +195,42 @@ class Stream:
             # The one that was asked may be behind the others.
             message = self.next(subject, following) if self._has_replicas else None
             if message is None:
+                if following <= stored and self._is_behind(following, stored, settling):
+                    continue
                 yield []
                 return
             yield [message]
             following = message.sequence + 1
+
+    def _is_behind(self, following: int, stored: int, settling: Iterator[float]) -> bool:
+        """Whether to ask again for what has to be there. Waits a little."""
+        first, last = self._empty
+        if not self._has_replicas or (first <= following and stored <= last):
+            return False
+        pause_s = next(settling, None)
+        if pause_s is None:
+            last = self.info().state.last_seq
+            if last < stored:
+                raise StoreUnavailable(f"{self.name}: the leader is at {last}, behind {stored}")
+            self._empty = following, stored
+            return False
+        time.sleep(pause_s)
+        return True
+
+    def read_through(
+        self, subject: str, start: int, through: int, *, many: int, max_bytes: int
+    ) -> Iterator[Message]:
+        """Messages from a sequence on up to one that is known to be stored, in order."""
+        if start > through:
+            return
+        pages = self.read(subject, start, many=many, max_bytes=max_bytes, stored=through)
+        for page in pages:
+            for message in page:
+                if message.sequence > through:
+                    return
+                yield message
+            if page and page[-1].sequence >= through:
+                return
 
     def _get(
         self, subject: str, start: int, many: int, max_bytes: int
@@ -188,19 +242,34 @@ class Stream:
             "batch": many,
             "max_bytes": max(max_bytes, MIN_PAGE_BYTES),
         }
-        answers = self.ask_any(request)
-        end = answers.pop()
+        found, end = pages_of(self.ask_any(request))
+        if end is None:
+            return found, False
         if end.headers is not None and b"NATS/1.0 404" in end.headers:
-            return [], True
+            return found, not found
         if end.headers is None or b"NATS/1.0 204" not in end.headers:
             said = (end.headers or end.data)[:80].decode(errors="replace")
             raise StoreUnavailable(f"{self.name}: a page ended with {said!r}")
-        return [message_of(it) for it in answers], b"Nats-Num-Pending: 0\r\n" in end.headers
+        return found, b"Nats-Num-Pending: 0\r\n" in end.headers
+
+    def last_of_each(self, subjects: Sequence[str]) -> list[Message]:
+        """The last messages of subjects, in order, as one replica has them at one moment."""
+        until_s = time.monotonic() + self.timeout_s
+        for pause_s in pauses():
+            found, end = pages_of(self.ask_any({"multi_last": subjects}))
+            said = b"" if end is None else end.headers or b""
+            if said.startswith((b"NATS/1.0 204", b"NATS/1.0 404 No Results")):
+                return found
+            # Another 404 is of a message that was replaced meanwhile.
+            if time.monotonic() > until_s:
+                raise StoreUnavailable(f"{self.name}: what is asked for changes all the time")
+            time.sleep(pause_s)
+        raise AssertionError("pauses have no end")
 
     def ask_any(self, request: dict[str, Any]) -> list[Answer]:
         """What any replica answers to a direct get; the last of it says how it ended."""
         subject = f"{API}.DIRECT.GET.{self.name}"
-        until_s = time.monotonic() + self._link.options.timeout_s
+        until_s = time.monotonic() + self.timeout_s
         for pause_s in pauses():
             answers = self._link.ask(subject, encode(request), has_many=True)
             if not answers[-1].has_no_responders:
@@ -235,7 +304,7 @@ class Stream:
         headers = header(EXPECTED_STREAM, self.name) + header(expected, behind)
         headers += header(COMMIT, commit) + first.headers
         messages = [Outgoing(first.subject, first.payload, headers), *messages[1:]]
-        until_s = time.monotonic() + self._link.options.timeout_s
+        until_s = time.monotonic() + self.timeout_s
         is_in_doubt = False
         trouble = "no answer"
         for pause_s in pauses():
@@ -249,9 +318,14 @@ class Stream:
             except Lost as lost:
                 is_in_doubt, trouble = True, str(lost)
             except WrongSequence:
-                if not is_in_doubt:
+                has_more = any(EXPECTED_KEY.encode() in it.headers for it in messages)
+                if (key is not None or has_more) and not is_in_doubt:
                     raise
+                is_in_doubt = True  # a leader that was replaced says so of what the new one stores
+                trouble = "it is behind what is not stored yet"
             except StoreUnavailable as error:
+                if isinstance(error, Denied) and not is_in_doubt:
+                    raise
                 trouble = str(error)
             if sequence is None and is_in_doubt:
                 sequence = self._find(commit, behind, key, len(messages))
@@ -292,11 +366,7 @@ class Stream:
         except StoreUnavailable:
             return None
         if key is not None:
-            if found is not None and found.commit == commit:
-                return found.sequence
-            if (found.sequence if found is not None else 0) == behind:
-                return None
-            raise WrongSequence(key)
+            return self._find_key(found, commit, behind)
         if found is None:
             return None
         if found.commit == commit:
@@ -304,6 +374,17 @@ class Stream:
         if found.sequence > behind + 1:
             raise OutcomeUnknown(f"{self.name}: what was stored behind {behind} is gone already")
         raise WrongSequence(str(behind))
+
+    @staticmethod
+    def _find_key(found: Message | None, commit: str, behind: int) -> int | None:
+        """Like `_find`, for a key whose last message this is. What was there before it is gone."""
+        if found is None or found.sequence <= behind:
+            return None  # a leader that has been replaced may tell of old times
+        if found.commit == commit:
+            return found.sequence
+        if found.expected == behind:
+            raise WrongSequence(found.subject)
+        raise OutcomeUnknown(f"{found.subject} has been written to more than once meanwhile")
 
 
 def purge(link: Link, name: str, request: dict[str, Any]) -> None:

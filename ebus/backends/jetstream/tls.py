@@ -15,7 +15,5 @@ def tls_context(options: Options) -> ssl.SSLContext:
         if options.tls_cert:
             context.load_cert_chain(options.tls_cert, options.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise StoreUnavailable(
-            f"{options.named()}: tls_ca, tls_cert or tls_key cannot be used: {error}"
-        ) from None
+        raise StoreUnavailable(f"tls_ca, tls_cert or tls_key cannot be used: {error}") from None
     return context
