@@ -100,11 +100,15 @@ class Exchange:
 
     def end_wait(self) -> None:
         """The client has left, or will say no more: nobody waits for events to come."""
-        if self._left is not None:
-            self._left()
+        left, self._left = self._left, _has_left
+        if left is not None:
+            left()
 
     def when_left(self, left: Callable[[], None]) -> None:
-        self._left = left
+        if self._left is _has_left:  # while the tenant was opened, or its store asked
+            left()
+        else:
+            self._left = left
 
     async def run(self, tenancy: Tenancy, body: bytes) -> None:
         """Answer, whatever happens."""
@@ -222,6 +226,10 @@ class Exchange:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
+
+
+def _has_left() -> None:
+    """Stands where the client has left already."""
 
 
 class _Counts(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from ebus.config import Config, load_config
 from ebus.core.engine import Engine
 from ebus.http import tenancy as tenancy_module
 from ebus.http.app import create_app
-from ebus.http.protocol import Settings
+from ebus.http.protocol import EbusProtocol, Settings
 from ebus.http.routes import event_routes
 from ebus.http.tenancy import Tenancy
 from tests.http.conftest import write_config
@@ -29,6 +29,16 @@ KEY = "k" * 40
 
 def key_of(tenant: str) -> str:
     return f"{KEY}-{tenant}"
+
+
+class _Quiet(Inside):
+    """Without a log of accesses, of which pytest makes uvicorn write one: nothing would go the
+    short way."""
+
+    def protocol(self) -> EbusProtocol:
+        protocol = super().protocol()
+        protocol.access_log = False
+        return protocol
 
 
 class InProcess:
@@ -95,7 +105,7 @@ class InProcess:
                 access_log=False,
             )
             settings.load()
-            async with Inside(settings).listen() as self.port:
+            async with _Quiet(settings).listen() as self.port:
                 self._started.set()
                 await self._stop.wait()
                 tenancy.live.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -270,6 +271,27 @@ def test_a_tail_up_to_a_position_goes_on_and_ends_there(served: Served, tenant: 
         served.send(tenant, "B", "C")
         follower.to_the_end()
         assert follower.positions == [1, 2]
+
+
+def test_a_client_that_has_no_more_to_say_before_the_answer_begins_is_not_kept(
+    served: Served, tenant: str
+) -> None:
+    served.send(tenant, "A")
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=60) as connection:
+        lines = [
+            "GET /events/stream?follow=true HTTP/1.1",
+            "Host: x",
+            f"X-API-Key: {key_of(tenant)}",
+            f"Accept: {NDJSON}",
+        ]
+        with served.switch.hanging(tenant):
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            served.switch.until_hanging(1, tenant)
+            connection.shutdown(socket.SHUT_WR)
+            # Who asks on another connection is answered after that was heard.
+            assert served.ask("GET", "/ui").status_code == 200
+        with connection.makefile("rb") as answer:
+            assert answer.read().endswith(b"\r\n0\r\n\r\n")
 
 
 # The beginning and the end

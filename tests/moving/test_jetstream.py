@@ -146,7 +146,7 @@ def test_a_gap_that_was_cut_off_is_left_whole_by_the_next_run(
     def fails(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebus.backends.jetstream.store.purge", fails)
+    monkeypatch.setattr("ebus.backends.jetstream.trimming.purge", fails)
     with pytest.raises(KeyboardInterrupt):
         copy_log(alice, there)
     monkeypatch.undo()
@@ -158,7 +158,7 @@ def test_a_gap_that_was_cut_off_is_left_whole_by_the_next_run(
 def test_a_gap_that_is_too_long_is_refused_with_a_way_out(
     alice: SqliteStore, there: JetStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ebus.backends.jetstream.store.MAX_FILLED", 100)
+    monkeypatch.setattr("ebus.backends.jetstream.trimming.MAX_FILLED", 100)
     fill(alice, named(10))
     copy_log(alice, there)
     fill(alice, named(200, first=11))

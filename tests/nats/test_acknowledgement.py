@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ebus.backends.jetstream.address import Options
-from ebus.backends.jetstream.link import Answer
+from ebus.backends.jetstream.client import Answer
 from ebus.backends.jetstream.syncs import Syncs, syncs_in
 from ebus.backends.jetstream.worth import Found, Kept, acknowledgement
 from ebus.core.engine import Acknowledgement, look_at

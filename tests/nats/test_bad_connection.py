@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from queue import Queue
+from threading import Event
 from typing import Any
 
 import httpx
@@ -20,7 +21,8 @@ from click.testing import CliRunner, Result
 
 from ebus import NewEvent
 from ebus.backends.jetstream.address import parse
-from ebus.backends.jetstream.link import Link, Outgoing
+from ebus.backends.jetstream.client import Outgoing
+from ebus.backends.jetstream.link import Link
 from ebus.cli import main
 from ebus.core.engine import Engine
 from ebus.core.errors import StoreUnavailable
@@ -157,9 +159,11 @@ def test_a_connection_that_the_server_ends_for_good_is_made_again_and_hears(
     heard: Queue[bytes] = Queue()
     link = Link(parse(as_user(guarded, "app").removeprefix("nats:"), secure=False))
     with closing(link):
+        back = Event()
+        link.on_reconnect.append(back.set)
         link.run(link.subscribe("news", heard.put))
         link.tell(Outgoing("too.much", b"x" * 2 * MIB))
-        wait_for(lambda: link.reconnects, "the link to come back")
+        assert back.wait(60)
         link.tell(Outgoing("news", b"again"))
         assert heard.get(timeout=60) == b"again"
 

@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ebus import NewEvent
-from ebus.backends.jetstream import store as store_module
-from ebus.backends.jetstream import writing
+from ebus.backends.jetstream import committing, writing
 from ebus.cli import main
 from ebus.core.errors import (
     EventTooLarge,
@@ -325,9 +324,9 @@ def test_a_clock_that_jumps_back_parts_no_events_from_their_order(
         now_ns = seconds * 10**9
 
     clock = SimpleNamespace(time_ns=lambda: now_ns, monotonic=time.monotonic)
-    monkeypatch.setattr(store_module, "time", clock)
+    monkeypatch.setattr(committing, "time", clock)
 
-    def between(store: store_module.JetStreamStore, since: int | None, until: int | None) -> Any:
+    def between(store: TenantStore, since: int | None, until: int | None) -> Any:
         wanted = Filter(
             since=None if since is None else moment(since),
             until=None if until is None else moment(until),

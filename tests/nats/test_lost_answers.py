@@ -169,9 +169,9 @@ def test_what_comes_long_after_it_was_sent_again_is_not_stored_once_more(
 ) -> None:
     """Later than the server would know a message's id: its window ends at once."""
     name = doors.store._names.log
-    config = json.loads(stream.call(doors.store._link, f"STREAM.INFO.{name}"))["config"]
+    config = json.loads(stream.call(doors.store._log._link, f"STREAM.INFO.{name}"))["config"]
     config["duplicate_window"] = 100_000_000
-    stream.call(doors.store._link, f"STREAM.UPDATE.{name}", config)
+    stream.call(doors.store._log._link, f"STREAM.UPDATE.{name}", config)
 
     proxy.faults = faults = Once("hold", published=is_commit, times=len(sent))
     assert doors.store.append(events(*sent)).first_position == 1
@@ -385,7 +385,7 @@ def test_an_id_is_taken_also_where_the_answer_that_says_so_is_lost(
     monkeypatch.setattr(ids, "INDEX_EVERY", 2)
     sent = [NewEvent.of("T", it, id=f"id-{it}") for it in range(2)]
     doors.other.append(sent)
-    link = doors.other._link
+    link = doors.other._log._link
     bucket = doors.other._names.bucket
     while json.loads(stream.call(link, f"STREAM.INFO.{bucket}"))["state"]["messages"] < 3:
         pass  # they go there behind the answer

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ebus.backends.jetstream.client import Outgoing
 from ebus.backends.jetstream.faults import WrongSequence
-from ebus.backends.jetstream.link import Outgoing, pauses
 from ebus.backends.jetstream.messages import Message, header
 from ebus.backends.jetstream.naming import Names, token_of
 from ebus.backends.jetstream.news import News
+from ebus.backends.jetstream.pacing import pauses
 from ebus.backends.jetstream.stream import Stream
 from ebus.core.consumers import Subscription
 from ebus.core.errors import StoreDamaged, StoreUnavailable

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
+from urllib.parse import ParseResult
 
 from nats.aio.client import Client, Srv
+from nats.aio.transport import TcpTransport
 
 from ebus.backends.jetstream.address import Options, secret_file
 from ebus.backends.jetstream.tls import tls_context
@@ -16,11 +19,45 @@ MAX_TOLD = 3
 """Servers of which is said what is wrong with them."""
 
 
+CLOSE_S = 1.0
+"""How long a connection may take to say that it is closed."""
+
+
+class CarefulTransport(TcpTransport):
+    """The official client's streams, which end in any case and without a warning."""
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,
+        connect_timeout: int,
+    ) -> None:
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        assert self._io_writer is not None
+        # Nobody tells them that they are encrypted, and then asyncio warns of how each ends.
+        self._io_writer._protocol._over_ssl = True  # type: ignore[attr-defined]
+
+    async def wait_closed(self) -> None:
+        """With TLS it is not always told, where both sides go at the same moment. Who closes, or
+        connects anew, would wait for ever."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await super().wait_closed()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            assert self._io_writer is not None
+            self._io_writer.transport.abort()
+
+    def __bool__(self) -> bool:
+        return True  # or else the client makes one of its own
+
+
 class CarefulClient(Client):
     """The official client, but that it knows whom it tries, and leaves who is not fit alone."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
+        self._transport = CarefulTransport()  # type: ignore[no-untyped-call]
         self.options_of_ebus = options
         self.tried = ""
         """The server that was tried last."""

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from ebus.backends.jetstream.bucket import ID
+from ebus.backends.jetstream.client import Answer, Outgoing
 from ebus.backends.jetstream.faults import Lost
-from ebus.backends.jetstream.link import Answer, Link, Outgoing
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import MAX_BATCH_MESSAGES, batch, seen_in
 from ebus.backends.jetstream.naming import Names, digest_of
 from ebus.backends.jetstream.stream import Stream

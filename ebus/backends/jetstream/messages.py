@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ebus.backends.jetstream.link import Answer, Outgoing
+from ebus.backends.jetstream.client import Answer, Outgoing
 from ebus.core.errors import StoreDamaged
 from ebus.core.event import Event, decode_event
 

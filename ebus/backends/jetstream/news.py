@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ebus.backends.jetstream.link import Link, Listening, Outgoing
+from ebus.backends.jetstream.client import Listening, Outgoing
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.naming import Names
 from ebus.core.errors import StoreUnavailable
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from ebus.backends.jetstream.client import Answer, Outgoing
+from ebus.backends.jetstream.connection import MAX_TRY_S
 from ebus.backends.jetstream.faults import (
     INCOMPLETE_BATCH,
     NO_MESSAGE,
@@ -18,7 +20,7 @@ from ebus.backends.jetstream.faults import (
     is_passing,
     refusal,
 )
-from ebus.backends.jetstream.link import MAX_TRY_S, Answer, Link, Outgoing, pauses
+from ebus.backends.jetstream.link import Link
 from ebus.backends.jetstream.messages import (
     COMMIT,
     EXPECTED_KEY,
@@ -30,6 +32,7 @@ from ebus.backends.jetstream.messages import (
     header,
     pages_of,
 )
+from ebus.backends.jetstream.pacing import pauses
 from ebus.core.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from ebus.core.limits import KIB
 

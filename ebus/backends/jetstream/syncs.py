@@ -9,7 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from ebus.backends.jetstream.address import Options
-from ebus.backends.jetstream.link import Answer, Link
+from ebus.backends.jetstream.client import Answer
+from ebus.backends.jetstream.link import Link
 from ebus.core.errors import StoreUnavailable
 
 SUBJECT = "$SYS.REQ.SERVER.PING.JSZ"

@@ -14,9 +14,9 @@ import msgspec
 from ebus.backends.jetstream.bucket import Bucket, Held
 from ebus.backends.jetstream.faults import WrongSequence
 from ebus.backends.jetstream.ids import IdIndex
-from ebus.backends.jetstream.link import pauses
 from ebus.backends.jetstream.messages import Message, seen_in
 from ebus.backends.jetstream.naming import Names
+from ebus.backends.jetstream.pacing import pauses
 from ebus.backends.jetstream.reading import search
 from ebus.backends.jetstream.rules import check_settings
 from ebus.backends.jetstream.stream import Stream, StreamInfo
