@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ebus.backends.jetstream import JetStreamEngine, ids, link, stream
+from ebus.backends.jetstream import JetStreamEngine, ids, link, news, stream
 from ebus.backends.jetstream.address import parse
 from ebus.backends.jetstream.messages import COMMIT
 from ebus.backends.jetstream.store import JetStreamStore
@@ -16,6 +16,7 @@ from ebus.core.errors import OutcomeUnknown, VersionConflict
 from ebus.core.event import NewEvent
 from ebus.core.limits import Limits
 from ebus.core.store import Expectation
+from ebus.testing.watching import Told
 from tests.nats.servers import NatsServer
 from tests.nats.wire import Answered, Faults, Instead, Proxy, Published, Way, proxy_before
 
@@ -247,6 +248,28 @@ def test_a_checkpoint_that_was_lost_on_its_way_is_refused_by_who_was_quicker(
     doors.store.save_checkpoint("mailer", 2)
     assert faults.happened
     assert doors.other.checkpoint("mailer") == 2
+
+
+def test_who_watches_is_told_of_an_append_whose_answer_is_lost(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "SETTLING_S", ())
+    told = Told()
+    doors.other.watch(told)
+    proxy.faults = faults = Once("drop", answered=lambda it: is_commit(it.request))
+    doors.store.append(events(1))
+    assert faults.happened
+    told.wait_until(lambda: doors.other.head() == 1)
+
+
+def test_who_watches_is_told_that_news_may_have_been_lost_with_a_connection(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "SETTLING_S", ())
+    told = Told()
+    doors.store.watch(told)
+    proxy.cut()
+    told.wait(0)
 
 
 @pytest.mark.parametrize("lost", [1, 3, 20])
