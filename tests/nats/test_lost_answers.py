@@ -285,6 +285,27 @@ def test_a_page_from_which_something_was_lost_has_no_hole(
     assert faults.happened
 
 
+def test_reading_does_not_end_before_what_is_known_to_be_stored(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is behind, and a leader that was replaced, know of nothing."""
+    doors.store.append(events(1, 2))
+    monkeypatch.setattr(doors.store._log, "_has_replicas", True)
+    nothing = {
+        DIRECT: Instead(b"NATS/1.0 404 No Results\r\n\r\n", b""),
+        GET: Instead(b"", b'{"error":{"code":404,"err_code":10037}}'),
+    }
+
+    class Old(Faults):
+        def answered(self, answer: Answered) -> Way | Instead:
+            [question] = [it for it in (DIRECT, GET) if answer.request.subject.startswith(it)]
+            return nothing.pop(question, "pass")
+
+    proxy.faults = Old()
+    assert values(doors.store) == [1, 2]
+    assert not nothing
+
+
 @pytest.mark.parametrize("sent", [ONE, SOME])
 def test_what_one_leader_stores_is_there_once_though_another_refuses_it(
     doors: Doors, proxy: Proxy, sent: list[object]
