@@ -568,11 +568,13 @@ def _encode_read(
     return WirePage(chunks, len(chunks), first_position, page.next)
 
 
-def _sizes(
-    engine: SupportsSizes, names: Sequence[TenantName], until_s: float
-) -> dict[TenantName, Sizes]:
-    """Of those that there was time for, and up to the first that cannot be had."""
-    found: dict[TenantName, Sizes] = {}
+def _find_sizes(
+    engine: SupportsSizes,
+    names: Sequence[TenantName],
+    until_s: float,
+    found: dict[TenantName, Sizes],
+) -> None:
+    """Of those that there is time for, and up to the first that cannot be had."""
     for name in names:
         if time.monotonic() > until_s:
             break
@@ -582,7 +584,6 @@ def _sizes(
             break
         if sizes is not None:
             found[name] = sizes
-    return found
 
 
 def open_bounded(
@@ -663,9 +664,14 @@ class AsyncEngine:
         if not isinstance(self._engine, SupportsSizes):
             return {}
         until_s = time.monotonic() + SIZES_PATIENCE_S
-        looking = self._begin(self._measures, partial(_sizes, self._engine, names, until_s))
+        found: dict[TenantName, Sizes] = {}
+        looking = self._begin(
+            self._measures, partial(_find_sizes, self._engine, names, until_s, found)
+        )
         await asyncio.wait([looking], timeout=SIZES_PATIENCE_S)
-        return looking.result() if looking.done() else {}
+        if looking.done():
+            looking.result()
+        return found.copy()  # the engine may still be asked for one
 
     @asynccontextmanager
     async def tenant(

@@ -6,8 +6,9 @@ import logging
 import random
 
 from ebus.core.errors import StoreError
+from ebus.http.repeats import Repeats
 
-logger = logging.getLogger("ebus.http")
+_waits = Repeats(logging.getLogger("ebus.http"))
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
@@ -25,7 +26,7 @@ class Outage:
         if not error.is_passing:
             raise error
         if not self._pause_s:
-            logger.warning("who follows a tenant waits for its store: %s", error)
+            _waits.warn(f"who follows a tenant waits for its store: {error}")
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         return self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - no secret
 

@@ -33,8 +33,11 @@ from ebus.core.errors import (
     UnknownTrash,
 )
 from ebus.http.answers import Answer
+from ebus.http.repeats import Repeats
 
 logger = logging.getLogger("ebus.http")
+
+_refusals = Repeats(logger)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -161,7 +164,7 @@ def _problem_of_error(error: Exception) -> Problem:
         logger.error("a request failed: %s", error, exc_info=error)
         return Problem(500, "internal_error", "The server failed; the operator's log says why")
     if meaning.detail is not None and meaning.is_logged:
-        logger.warning("a request was refused: %s", error)
+        _refusals.warn(f"a request was refused: {error}")
     headers = {}
     if meaning.retry_after_s is not None:
         headers["Retry-After"] = str(meaning.retry_after_s)

@@ -123,7 +123,7 @@ async def test_sizes_are_those_that_could_be_had_in_time(
             assert set(await engine.sizes([ALICE, BOB, CAROL])) == {ALICE}
         monkeypatch.setattr(aio, "SIZES_PATIENCE_S", 0.05)
         with switch.hanging(BOB):
-            assert await engine.sizes([ALICE, BOB, CAROL]) == {}
+            assert set(await engine.sizes([ALICE, BOB, CAROL])) == {ALICE}
             await engine.check_health()  # does not wait behind that
 
 
