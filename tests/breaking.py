@@ -33,6 +33,9 @@ LOOK_AGAIN_S = 0.002
 ALL = "_"
 """Stands for the engine and all tenants."""
 
+HEALTH = "-"
+"""Stands for the check of the health alone."""
+
 
 class Switch:
     """What is broken: everything, or single tenants. For both sides."""
@@ -165,7 +168,7 @@ class BreakingEngine(SharedEngine, SupportsHealth, SupportsSizes):
         return super().tenants()
 
     def check_health(self) -> None:
-        self.switch.pass_by()
+        self.switch.pass_by(HEALTH)
 
     def sizes(self, name: str) -> Sizes | None:
         self.switch.pass_by(name)

@@ -11,6 +11,11 @@ from ebus.testing import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = tuple(
+    ROOT / "tests" / name
+    for name in ("torture", "operations/test_scale_out.py", "test_example_engine.py")
+)
+
 load_profile()
 
 
@@ -29,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     One that comes last is waited for while the other processes have nothing left to do.
     """
     if hasattr(config, "workerinput"):  # set by pytest-xdist
-        items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "torture"))
+        items.sort(key=lambda item: not any(map(item.path.is_relative_to, LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,8 @@ class Tenancy:
         )
         self._failures = FailedKeys(config, counters.failed_keys)
         self._engine: AsyncEngine | None = None
+        self._is_looked_at = False
+        """Whether the engine has said that it is well, once."""
         self.worth = Worth(self._ask_worth)
         """What an acknowledgement is worth, to tenants without a durability of their own."""
         self.bodies = Bodies(config.limits.max_inflight_body_bytes)
@@ -93,7 +95,8 @@ class Tenancy:
 
         The tenants are opened too while they are few: at most `limits.max_eager_tenants`.
         Raises what that raises, or one `StoreRefused` that tells of all the tenants which
-        could not be opened. A storage on other machines that cannot be reached is waited for.
+        could not be opened. A storage on other machines that cannot be reached is waited for:
+        until its engine has said that it is well no tenant is opened.
         """
         config = self.config
         engine = open_engine(config.engine, durability=config.durability, limits=config.limits)
@@ -104,6 +107,7 @@ class Tenancy:
             raise
         self._engine = AsyncEngine(engine, limits=config.limits)
         self._engine.on_open = self._observe
+        self._is_looked_at = is_reached
         if is_reached:
             await self.worth.begin()
         if is_reached and len(config.tenants) <= config.limits.max_eager_tenants:
@@ -256,7 +260,15 @@ class Tenancy:
         )
 
     def _borrow(self, name: TenantName, terms: Terms) -> Awaitable[AsyncTenantStore]:
+        if not self._is_looked_at:
+            return self._borrow_once_well(name, terms)
         return self._open_engine().borrow(name, durability=terms.durability, quota=terms.quota)
+
+    async def _borrow_once_well(self, name: TenantName, terms: Terms) -> AsyncTenantStore:
+        """What the start would have refused is not served later either."""
+        await self._open_engine().check_health()
+        self._is_looked_at = True
+        return await self._borrow(name, terms)
 
     def leave(self, tenant: Tenant) -> None:
         """Let the tenant's store be closed, once nobody uses it any more."""

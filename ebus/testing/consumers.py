@@ -477,6 +477,13 @@ class Consumers(Suite):
             with pytest.raises(LeaseLost):
                 first.acknowledge("mailer", given.id)
 
+    def test_a_lease_is_of_what_a_second_engine_has_appended(self, place: Place) -> None:
+        with self.open_stores(place, 2) as [first, second]:
+            first.append(numbered(1))
+            assert spans(first) == [(1, 1)]
+            second.append(numbered(2, first=2))
+            assert spans(first) == [(2, 3)]
+
     def test_subscriptions_do_not_touch_each_other(
         self, engine: Engine, store: TenantStore
     ) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from ebus.backends.jetstream import ids, writing
 from ebus.backends.jetstream.naming import Names, name_of, token_of
-from ebus.core.errors import InvalidBatch, VersionConflict
+from ebus.core.errors import InvalidBatch, QuotaExceeded, VersionConflict
 from ebus.core.event import NewEvent
 from ebus.core.filter import Filter
 from ebus.core.limits import Limits
-from ebus.core.store import Append, Appended, Expectation
+from ebus.core.store import Append, Appended, Expectation, Quota
 from ebus.testing.events import new_event, numbered
 from ebus.testing.observation import read_through, stored
 from tests import in_memory
@@ -162,6 +162,27 @@ def test_an_id_that_another_engine_has_trimmed_can_be_used_again(place: JetStrea
         mine.append(with_ids(1, 3))
         theirs.trim(3)
         assert mine.append(with_ids(2, 1)).first_position == 4
+
+
+def test_what_another_engine_has_trimmed_takes_no_room_any_more(place: JetStreamPlace) -> None:
+    with place.open() as first, place.open() as second:
+        mine, theirs = first.open("alice"), second.open("alice")
+        mine.set_quota(Quota(max_events=3))
+        mine.append(numbered(3))
+        theirs.trim(2)
+        assert mine.append(numbered(2)).last_position == 5
+        with pytest.raises(QuotaExceeded):
+            mine.append(numbered(1))
+
+
+def test_ids_that_another_engine_has_stored_are_found(place: JetStreamPlace) -> None:
+    with place.open() as first, place.open() as second:
+        mine, theirs = first.open("alice"), second.open("alice")
+        mine.append(with_ids(1, 1))
+        theirs.append(with_ids(2, 1))
+        assert mine.positions_of(["id-1", "id-2"]) == {"id-1": 1, "id-2": 2}
+        theirs.trim(1)
+        assert mine.positions_of(["id-1", "id-2"]) == {"id-2": 2}
 
 
 def test_a_stream_with_a_name_too_long_for_a_subject_is_listed(place: JetStreamPlace) -> None:

@@ -54,10 +54,19 @@ class PretendedFactory(NatsSettings):
 open_nats = PretendedFactory(secure=False)
 open_tls = PretendedFactory(secure=True)
 
+
+def without_driver() -> EntryPoint:
+    """An engine `cluster` of ebus itself, whose extra is not installed."""
+    entry = EntryPoint("cluster", "no_such_driver:open_it [cluster]", registry.ENTRY_POINT_GROUP)
+    [ours] = entry_points(group=registry.ENTRY_POINT_GROUP, name="memory")
+    vars(entry)["dist"] = ours.dist  # the extra of another package would be that one's
+    return entry
+
+
 _ENTRIES = [
     EntryPoint("nats", f"{__name__}:open_nats", registry.ENTRY_POINT_GROUP),
     EntryPoint("tls", f"{__name__}:open_tls", registry.ENTRY_POINT_GROUP),
-    EntryPoint("cluster", "no_such_driver:open_it [cluster]", registry.ENTRY_POINT_GROUP),
+    without_driver(),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from ebus.core.engine import (
 )
 from ebus.core.errors import EngineNotInstalled, StoreUnavailable, UnknownEngine
 from ebus.core.tenant import TenantName
+from tests.config.nats_factory import without_driver
 
 
 def test_our_own_engines_are_registered() -> None:
@@ -43,12 +44,7 @@ def test_an_unknown_engine_lists_the_known_ones() -> None:
 def test_a_known_engine_without_its_driver_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    entry = EntryPoint("cluster", "no_such_driver:open_it [cluster]", registry.ENTRY_POINT_GROUP)
-    [ours] = entry_points(group=registry.ENTRY_POINT_GROUP, name="memory")
-    vars(entry)["dist"] = (
-        ours.dist
-    )  # as if ebus had it: the driver of another package is that one's
-    monkeypatch.setattr(registry, "entry_points", lambda **_: EntryPoints([entry]))
+    monkeypatch.setattr(registry, "entry_points", lambda **_: EntryPoints([without_driver()]))
     with pytest.raises(EngineNotInstalled, match=r"pip install 'ebus\[cluster\]'"):
         open_engine("cluster:")
 

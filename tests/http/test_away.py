@@ -20,7 +20,7 @@ from ebus.core import lane as lane_module
 from ebus.core.errors import StoreRefused, StoreUnavailable
 from ebus.http import live as live_module
 from ebus.http import outage, scraping
-from tests.breaking import BreakingEngine, Switch, installed
+from tests.breaking import HEALTH, BreakingEngine, Switch, installed
 from tests.http.conftest import write_config
 from tests.http.in_process import InProcess, key_of, serving_in_process
 from tests.http.tails import JSON, NDJSON, SSE, Follower
@@ -310,6 +310,23 @@ def test_a_server_starts_without_its_storage_and_serves_once_it_is_there(
         away()
         served.until_well()
         served.send("alice", "A")
+
+
+def test_a_storage_that_was_away_at_the_start_is_not_used_before_it_is_well(
+    tmp_path: Path, patient: None
+) -> None:
+    """What keeps a server from starting keeps one from serving that started without looking."""
+    switch = Switch(tmp_path)
+    with switch.unreachable() as away, serve(tmp_path / "served", BreakingEngine(switch)) as server:
+        served = Served(server, switch)
+        with switch.broken(HEALTH):
+            away()
+            event = {"type": "T", "data": 1}
+            answer = served.ask("POST", "/events", key=key_of("alice"), json=event)
+            assert answer.status_code == 503
+        served.send("alice", "A")
+        position = served.ask("GET", "/position", key=key_of("alice"))
+        assert position.json() == {"position": 1}
 
 
 def test_a_tenant_that_cannot_be_reached_at_the_start_keeps_nobody_from_being_served(

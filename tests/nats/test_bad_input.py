@@ -378,6 +378,8 @@ def test_a_clock_that_jumps_back_parts_no_events_from_their_order(
         assert between(store, 1500, 2001) == [3, 4]
         assert between(store, 2001, None) == [5]
         assert between(store, None, 1000) == []
+        store.trim(2)  # 4 is looked at before 3 now
+        assert between(store, 1501, None) == [3, 4, 5]
 
 
 # A cluster

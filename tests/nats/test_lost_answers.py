@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ebus.backends.jetstream import JetStreamEngine, ids, link, stream
+from ebus.backends.jetstream import JetStreamEngine, ids, link, news, stream
 from ebus.backends.jetstream.address import parse
 from ebus.backends.jetstream.messages import COMMIT
 from ebus.backends.jetstream.store import JetStreamStore
@@ -16,6 +16,7 @@ from ebus.core.errors import OutcomeUnknown, VersionConflict
 from ebus.core.event import NewEvent
 from ebus.core.limits import Limits
 from ebus.core.store import Expectation
+from ebus.testing.watching import Told
 from tests.nats.servers import NatsServer
 from tests.nats.wire import Answered, Faults, Instead, Proxy, Published, Way, proxy_before
 
@@ -249,6 +250,28 @@ def test_a_checkpoint_that_was_lost_on_its_way_is_refused_by_who_was_quicker(
     assert doors.other.checkpoint("mailer") == 2
 
 
+def test_who_watches_is_told_of_an_append_whose_answer_is_lost(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "SETTLING_S", ())
+    told = Told()
+    doors.other.watch(told)
+    proxy.faults = faults = Once("drop", answered=lambda it: is_commit(it.request))
+    doors.store.append(events(1))
+    assert faults.happened
+    told.wait_until(lambda: doors.other.head() == 1)
+
+
+def test_who_watches_is_told_that_news_may_have_been_lost_with_a_connection(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "SETTLING_S", ())
+    told = Told()
+    doors.store.watch(told)
+    proxy.cut()
+    told.wait(0)
+
+
 @pytest.mark.parametrize("lost", [1, 3, 20])
 def test_a_page_from_which_something_was_lost_has_no_hole(
     doors: Doors, proxy: Proxy, lost: int
@@ -260,6 +283,27 @@ def test_a_page_from_which_something_was_lost_has_no_hole(
     )
     assert values(doors.store) == list(range(20))
     assert faults.happened
+
+
+def test_reading_does_not_end_before_what_is_known_to_be_stored(
+    doors: Doors, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is behind, and a leader that was replaced, know of nothing."""
+    doors.store.append(events(1, 2))
+    monkeypatch.setattr(doors.store._log, "_has_replicas", True)
+    nothing = {
+        DIRECT: Instead(b"NATS/1.0 404 No Results\r\n\r\n", b""),
+        GET: Instead(b"", b'{"error":{"code":404,"err_code":10037}}'),
+    }
+
+    class Old(Faults):
+        def answered(self, answer: Answered) -> Way | Instead:
+            [question] = [it for it in (DIRECT, GET) if answer.request.subject.startswith(it)]
+            return nothing.pop(question, "pass")
+
+    proxy.faults = Old()
+    assert values(doors.store) == [1, 2]
+    assert not nothing
 
 
 @pytest.mark.parametrize("sent", [ONE, SOME])
