@@ -205,7 +205,7 @@ def test_an_event_that_nats_would_not_take_is_named_before_anything_is_stored(
     alice: SqliteStore, nats_directory: Path
 ) -> None:
     fill(alice, [*named(1_500), new_event(b'"%b"' % (b"x" * 900_000)), *named(10, first=1_501)])
-    small = NatsServer(nats_directory / "small", config="max_payload: 512KB")
+    small = NatsServer(nats_directory / "half", config="max_payload: 512KB")
     with small, open_engine(small.url) as engine:
         store = engine.open("alice")
         with pytest.raises(CannotKeep, match=r"position 1501 is of 900\d\d\d bytes .*max_payload"):

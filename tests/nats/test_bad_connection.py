@@ -141,7 +141,7 @@ def test_who_was_sent_away_is_let_in_once_the_servers_know_the_user(nats_directo
 
 
 def test_who_is_sent_away_later_is_told_and_comes_back(nats_directory: Path) -> None:
-    server = NatsServer(nats_directory / "away", config=USERS)
+    server = NatsServer(nats_directory / "sent-away", config=USERS)
     with server, engine_at(as_user(server, "app"), timeout_s=0.5) as engine:
         store = engine.open("acme")
         server.config = USERS.replace("user: app", "user: other")
