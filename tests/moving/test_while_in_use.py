@@ -221,7 +221,7 @@ def test_a_source_that_is_written_to_until_the_end_is_told_and_others_are_done(
         thread = threading.Thread(target=write)
         thread.start()
         try:
-            # Whoever writes may by chance not get a turn just before the end. It is not so each time.
+            # Whoever writes may by chance not get a turn just before the end, but not each time.
             status, attempts = 0, 0
             while status == 0 and attempts < 20:
                 attempts += 1
