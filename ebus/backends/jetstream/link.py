@@ -145,13 +145,6 @@ class Link:
         client = self._connection.client
         return None if client is None else client.cluster
 
-    @property
-    def server_version(self) -> str:
-        """Of the server that we are connected to."""
-        return str(
-            self.run(self._connection.connected(self.options.timeout_s)).connected_server_version
-        )
-
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have this done on the link's loop; nobody waits for it."""
         try:

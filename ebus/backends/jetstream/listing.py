@@ -11,8 +11,6 @@ from ebus.backends.jetstream.stream import Stream
 from ebus.backends.jetstream.writing import versions_of
 from ebus.core.store import StreamInfo
 
-_ASKED_AT_ONCE = 500
-
 
 class StreamList:
     """The streams of one tenant, as the servers have them."""
@@ -37,10 +35,7 @@ class StreamList:
             if (name := self._named(token)).startswith(prefix) and name > after
         }
         wanted = sorted(names | versions.keys())[:limit]
-        found: dict[str, int] = {}
-        for at in range(0, len(wanted), _ASKED_AT_ONCE):
-            few = wanted[at : at + _ASKED_AT_ONCE]
-            found |= versions_of(self._log, self._bucket, self._names, few)
+        found = versions_of(self._log, self._bucket, self._names, wanted)
         return [StreamInfo(name, found[name]) for name in wanted]
 
     def _tokens(self) -> set[str]:

@@ -38,6 +38,9 @@ from ebus.core.limits import KIB
 
 API = "$JS.API"
 
+MAX_ASKED_AT_ONCE = 500
+"""Questions to a leader that are under way together."""
+
 MIN_PAGE_BYTES = 64 * KIB
 """What is asked for at once, at least: a server counts more bytes of an event than we do."""
 
@@ -158,10 +161,14 @@ class Stream:
         return self.ask_leader([{"seq": sequence, "next_by_subj": subject}])[0]
 
     def ask_leader(self, requests: Sequence[dict[str, Any]]) -> list[Message | None]:
-        """The messages that these ask for, all at once."""
+        """The messages that these ask for, `MAX_ASKED_AT_ONCE` at once."""
         subject = f"{API}.STREAM.MSG.GET.{self.name}"
-        answers = self._link.ask_all([(subject, encode(it)) for it in requests])
-        return [self._got(answer.data) for answer in answers]
+        messages: list[Message | None] = []
+        for at in range(0, len(requests), MAX_ASKED_AT_ONCE):
+            few = requests[at : at + MAX_ASKED_AT_ONCE]
+            answers = self._link.ask_all([(subject, encode(it)) for it in few])
+            messages += [self._got(answer.data) for answer in answers]
+        return messages
 
     def _got(self, data: bytes) -> Message | None:
         got = _decode_got(data)

@@ -18,8 +18,6 @@ from ebus.core.store import check_gap
 MAX_FILLED = 100_000
 """Positions that can be left out behind events that are stored: each is filled and emptied."""
 
-_ASKED_AT_ONCE = 500
-
 
 class Trimmer:
     """Who takes events of one tenant away. Called by one thread at a time."""
@@ -56,12 +54,10 @@ class Trimmer:
             if seen.stream is not None:
                 versions[seen.stream] = seen.version or 0
         streams = list(versions)
-        for at in range(0, len(streams), _ASKED_AT_ONCE):
-            few = streams[at : at + _ASKED_AT_ONCE]
-            last = self._log.ask_leader([{"last_by_subj": self._names.of_stream(it)} for it in few])
-            for stream, message in zip(few, last, strict=True):
-                if message is not None and message.sequence > through:
-                    del versions[stream]
+        last = self._log.ask_leader([{"last_by_subj": self._names.of_stream(it)} for it in streams])
+        for stream, message in zip(streams, last, strict=True):
+            if message is not None and message.sequence > through:
+                del versions[stream]
         self._bucket.save_versions(versions)
 
     def leave_gap(self, through: int, versions: Mapping[str, int], expected: int) -> None:

@@ -47,8 +47,6 @@ LOOK_AGAIN_S = 5.0
 MAX_KNOWN_VERSIONS = 50_000
 """Streams whose versions are remembered."""
 
-_ASKED_AT_ONCE = 500
-
 
 class Known(Index):
     """The state of a log, and the index of it. Held by one thread at a time."""
@@ -183,11 +181,9 @@ class Known(Index):
             self._versions.clear()
             self._asked.clear()
             missing = list(streams)
-        for at in range(0, len(missing), _ASKED_AT_ONCE):
-            few = missing[at : at + _ASKED_AT_ONCE]
-            for name, it in ends_of(self._log, self._bucket, self._names, few).items():
-                self._versions[name] = it.version
-                self._asked[name] = it.sequence
+        for name, it in ends_of(self._log, self._bucket, self._names, missing).items():
+            self._versions[name] = it.version
+            self._asked[name] = it.sequence
 
     def _know(self, stream: str, version: int) -> None:
         self._versions[stream] = version
